@@ -1,0 +1,86 @@
+# Every target builds what it needs from Python 3.11 or newer and make: a .venv, then the extras it uses.
+# A stamp file in .venv marks extras that are installed, so the second run starts at once.
+#
+#   PYTHON=python3.12 make test     choose the interpreter (otherwise: the newest on PATH)
+#   make test ARGS="-k actors"      pass arguments on (also for demo and bench)
+#   make bench RAY=1                install Ray as well, to measure against it
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEV := $(VENV)/.installed-dev
+DEMO := $(VENV)/.installed-demo
+BENCH := $(VENV)/.installed-bench$(if $(RAY),-ray)
+
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.14 python3.13 python3.12 python3.11 python3 python)
+SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --editable
+
+# A .venv whose creation failed half-way must not pass for a good one.
+.DELETE_ON_ERROR:
+.PHONY: help demo test check page bench clean
+
+help:
+	@echo "make demo    watch it work: pages fetched, packed and counted (under a minute)"
+	@echo "make test    run the tests"
+	@echo "make check   format, lint, types and layers"
+	@echo "make page    run every example of the page, on both engines"
+	@echo "make bench   measure it against a bare loop, and against Ray with RAY=1"
+	@echo "make clean   remove the .venv and all caches"
+
+demo: $(DEMO)
+	@$(RUN) examples/demo $(ARGS)
+
+test: $(DEV)
+	$(RUN) -m pytest $(ARGS)
+
+check: $(DEV)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q tests/test_layers.py
+
+page: $(DEV)
+	$(RUN) examples/page.py --engine local
+	$(RUN) examples/page.py --engine inline
+
+bench: $(BENCH)
+	@$(RUN) -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEV): pyproject.toml | $(RUN)
+	@echo "installing klieg with its test and development tools into $(VENV)"
+	@$(INSTALL) '.[dev]'
+	@touch $@
+
+$(DEMO): pyproject.toml | $(RUN)
+	@echo "installing klieg and what the demo needs into $(VENV)"
+	@$(INSTALL) '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-bench: pyproject.toml | $(RUN)
+	@echo "installing klieg and what the benchmarks need into $(VENV)"
+	@$(INSTALL) '.[bench]'
+	@touch $@
+
+$(VENV)/.installed-bench-ray: pyproject.toml | $(RUN)
+	@echo "installing klieg, Ray and what the benchmarks need into $(VENV)"
+	@$(INSTALL) '.[bench,ray]'
+	@touch $@
+
+# Each candidate is run, not looked up: a version manager's shim may exist and still start nothing.
+$(RUN):
+	@for python in $(CANDIDATES); do \
+	    if "$$python" -c '$(SUITABLE)' >/dev/null 2>&1; then \
+	        echo "creating $(VENV) with $$("$$python" --version)"; \
+	        exec "$$python" -m venv --clear $(VENV); \
+	    fi; \
+	done; \
+	echo "klieg needs Python 3.11 or newer with its venv module; none of these is one:" >&2; \
+	for python in $(CANDIDATES); do \
+	    echo "  $$python: $$("$$python" --version 2>&1 | head -n 1)" >&2; \
+	done; \
+	echo "Install one (on Debian and Ubuntu also python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1

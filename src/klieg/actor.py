@@ -1,0 +1,347 @@
+"""Actors: what `@remote` makes of a class, the handles to what it creates, and the way out of one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+
+from klieg import engine, ids, options, session
+from klieg.concurrency.call import CURRENT, ExitActor
+from klieg.concurrency.host import EXIT_ACTOR
+from klieg.engines import serialization
+from klieg.engines.objects import ActorToken
+from klieg.exceptions import ActorAlreadyExistsError, AsyncioActorExit
+from klieg.options import DEFAULT_GROUP, ActorOptions
+from klieg.remote_function import submit
+from klieg.task import ANY_ARGUMENTS, ActorSpec, ClassInfo, Kind, MethodInfo, Signature, TaskSpec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+DECLARED = "__klieg_method__"
+"""Where `@method` leaves its options on a function."""
+
+SPECIAL_METHODS = {
+    name: MethodInfo("sync", ANY_ARGUMENTS, {}) for name in ("__ray_ready__", "__ray_call__", "__ray_terminate__")
+}
+
+
+class ActorClassInheritanceException(TypeError):
+    """A class cannot inherit from what `@remote` made; inherit from the plain class and decorate the leaf."""
+
+
+def method(*args: Any, **given: Any) -> Any:
+    """Declare options of one method: `@method(num_returns=2)`, `@method(concurrency_group="io")`, `@method(run_in="thread")`.
+
+    Raises ValueError or TypeError at once for an option that does not exist or does not fit.
+    """
+    checked = options.check(options.DECLARED_METHOD_RULES, given)
+
+    def declare(function: F) -> F:
+        setattr(function, DECLARED, checked)
+        return function
+
+    return declare(args[0]) if args else declare
+
+
+class ActorClass(Generic[T]):
+    """A class whose instances are actors: `A.remote(*args)` creates one and returns its handle at once."""
+
+    def __init__(self, cls: type[T], given: dict[str, Any]) -> None:
+        if not isinstance(cls, type):
+            raise ActorClassInheritanceException(
+                "Inheriting from an actor class is not supported: inherit from the plain class and decorate the leaf."
+            )
+        self._given = options.check(options.ACTOR_RULES, given)
+        _check_together(self._given)
+        self._cls = cls
+        self._info = describe(cls, self._given)
+        self._signature = _constructor_signature(cls)
+        self.__name__ = cls.__name__
+        self.__doc__ = cls.__doc__
+        self.__module__ = cls.__module__
+        self.__qualname__ = cls.__qualname__
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> ActorClass[T]:
+        if len(args) == 3:  # what Python calls for `class B(A)` when A is an instance of this class
+            raise ActorClassInheritanceException(
+                "Inheriting from an actor class is not supported: inherit from the plain class and decorate the leaf."
+            )
+        return super().__new__(cls)
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+        """Create an actor and return its handle; the constructor runs in the actor's process, later.
+
+        Raises:
+            TypeError: the arguments do not fit the constructor, or cannot be pickled.
+            ActorAlreadyExistsError: its name is taken.
+        """
+        return _create(self, self._given, args, kwargs)
+
+    def options(self, **given: Any) -> _ActorClassWithOptions[T]:
+        """The same class with other options, for the actors created through what this returns."""
+        checked = {**self._given, **options.check(options.ACTOR_RULES, given, late=True)}
+        _check_together(checked)
+        return _ActorClassWithOptions(self, checked)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        name = self._cls.__name__
+        raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
+
+    def __getattr__(self, name: str) -> Any:
+        if (name.startswith("__") and name.endswith("__")) or "_cls" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._cls, name)
+
+    def __repr__(self) -> str:
+        return f"ActorClass({self._cls.__name__})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ActorClass, (self._cls, self._given)
+
+
+class _ActorClassWithOptions(Generic[T]):
+    """What `.options()` of an actor class returns."""
+
+    def __init__(self, actor_class: ActorClass[T], given: dict[str, Any]) -> None:
+        self._actor_class = actor_class
+        self._given = given
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+        return _create(self._actor_class, self._given, args, kwargs)
+
+
+def _create(
+    actor_class: ActorClass[T], given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ActorHandle[T]:
+    actor_class._signature.check(args, kwargs)
+    running = session.running_engine()
+    info = describe(actor_class._cls, given) if given is not actor_class._given else actor_class._info
+    spec = ActorSpec(actor_class._cls, info, ActorOptions.of(given))
+    if spec.options.get_if_exists:
+        found = find_handle(spec.options.name or "", spec.options.namespace)
+        if found is not None:
+            return found
+    try:
+        return ActorHandle(running.create_actor(spec, args, kwargs), info)
+    except ActorAlreadyExistsError:
+        found = find_handle(spec.options.name or "", spec.options.namespace) if spec.options.get_if_exists else None
+        if found is None:
+            raise
+        return found
+
+
+def find_handle(name: str, namespace: str | None) -> ActorHandle[Any] | None:
+    """A handle that does not keep its actor alive; None if there is no living actor of that name."""
+    found = session.running_engine().find_actor(name, namespace)
+    return None if found is None else ActorHandle(*found)
+
+
+def _check_together(given: dict[str, Any]) -> None:
+    if given.get("get_if_exists") and not given.get("name"):
+        raise ValueError("The option 'get_if_exists' needs the option 'name'.")
+
+
+class ActorHandle(Generic[T]):
+    """The caller's proxy of an actor: `handle.method.remote(*args)`. May be passed on, stored and compared.
+
+    The actor lives as long as a handle to it does, in any process.
+    """
+
+    def __init__(self, token: ActorToken, info: ClassInfo) -> None:
+        self.__dict__["_token"] = token
+        self.__dict__["_info"] = info
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        info = self.__dict__["_info"].methods.get(name) or SPECIAL_METHODS.get(name)
+        if info is None:
+            raise AttributeError(f"'ActorHandle' object of {self._info.name} has no attribute {name!r}")
+        made = ActorMethod(self._token, self._info, name, _method_spec(self._info, name, info, {}))
+        self.__dict__[name] = made
+        return made
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """For each concurrency group: calls queued, calls running, and the limit."""
+        return session.running_engine().stats(self._token)
+
+    @property
+    def _actor_id(self) -> ids.ActorID:
+        return ids.ActorID.from_int(self._token.id)
+
+    _ray_actor_id = _actor_id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and self._token.id == other._token.id
+
+    def __hash__(self) -> int:
+        return hash(self._token.id)
+
+    def __dir__(self) -> Iterator[str]:  # type: ignore[override]  # any iterable will do
+        return iter([*self._info.methods, *SPECIAL_METHODS])
+
+    def __repr__(self) -> str:
+        return f"Actor({self._info.name}, {self._actor_id.hex()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not serialization.note(self._token):
+            engine.current().pin(self._token)
+        return _restore_handle, (self._token.id, self._info)
+
+
+def _restore_handle(number: int, info: ClassInfo) -> ActorHandle[Any]:
+    token = serialization.known(number) or engine.current().token_of(number, info)
+    assert isinstance(token, ActorToken)
+    return ActorHandle(token, info)
+
+
+class ActorMethod:
+    """One method of an actor, ready to be called from afar. Keeps the actor alive."""
+
+    __slots__ = ("__weakref__", "_info", "_name", "_spec", "_token")
+
+    def __init__(self, token: ActorToken, info: ClassInfo, name: str, spec: TaskSpec) -> None:
+        self._token = token
+        self._info = info
+        self._name = name
+        self._spec = spec
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Start the call and return its ref at once; with num_returns=k a list of refs, with "streaming" a generator.
+
+        Raises:
+            TypeError: the arguments do not fit the method, or cannot be pickled.
+            PendingCallsLimitExceeded: the actor's `max_pending_calls` is reached.
+        """
+        if self._info.max_pending_calls > 0:
+            self._token.channel.reserve(self._info.on_full)
+        return submit(self._spec, self._token, args, kwargs)
+
+    def options(self, **given: Any) -> ActorMethod:
+        """The same method with other options, for the calls made through what this returns."""
+        checked = options.check(options.METHOD_RULES, given)
+        known = self._info.methods.get(self._name) or SPECIAL_METHODS[self._name]
+        spec = _method_spec(self._info, self._name, known, checked)
+        return ActorMethod(self._token, self._info, self._name, spec)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(
+            f"Actor methods cannot be called directly. Instead of running 'object.{self._name}()', "
+            f"try 'object.{self._name}.remote()'."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (ActorHandle(self._token, self._info), self._name)
+
+
+def _method_spec(info: ClassInfo, name: str, known: MethodInfo, given: dict[str, Any]) -> TaskSpec:
+    chosen = {**known.options, **given}
+    group = chosen.get("concurrency_group", DEFAULT_GROUP)
+    if group not in info.groups and group != DEFAULT_GROUP:
+        raise _unknown_group(group, info.name, info.groups)
+    exceptions = chosen.get("retry_exceptions", False)
+    return TaskSpec(
+        name=given.get("name", f"{info.name}.{name}"),
+        method=name,
+        num_returns=chosen.get("num_returns", "streaming" if "generator" in known.kind else 1),
+        group=group,
+        run_in=chosen.get("run_in", "loop"),
+        timeout=chosen.get("timeout"),
+        max_retries=chosen.get("max_task_retries", info.max_task_retries),
+        retry_exceptions=tuple(exceptions) if isinstance(exceptions, list | tuple) else exceptions,
+        cancel_on_await_cancel=chosen.get("cancel_on_await_cancel", False),
+        backpressure=chosen.get("_generator_backpressure_num_objects", -1),
+        signature=known.signature,
+    )
+
+
+def _unknown_group(group: str, class_name: str, groups: Any) -> ValueError:
+    declared = sorted({*groups, DEFAULT_GROUP})
+    return ValueError(f"{class_name} has no concurrency group {group!r}; the declared ones are {declared}.")
+
+
+def describe(cls: type, given: dict[str, Any]) -> ClassInfo:
+    """What a handle needs to know of the class; ValueError for a method in a group that is not declared."""
+    groups = given.get("concurrency_groups", {})
+    methods = dict(_methods(cls))
+    for info in methods.values():
+        group = info.options.get("concurrency_group", DEFAULT_GROUP)
+        if group not in groups and group != DEFAULT_GROUP:
+            raise _unknown_group(group, cls.__name__, groups)
+    return ClassInfo(
+        name=cls.__name__,
+        is_async=is_async(cls),
+        methods=methods,
+        groups=groups,
+        max_task_retries=given.get("max_task_retries", 0),
+        max_pending_calls=given.get("max_pending_calls", -1),
+        on_full=given.get("on_full", "raise"),
+    )
+
+
+def is_async(cls: type) -> bool:
+    """True if any attribute of the class, inherited ones included, is a coroutine or async generator function."""
+    return any(
+        not isinstance(inspect.getattr_static(cls, name), functools.partialmethod)
+        for name, _ in inspect.getmembers(
+            cls, lambda m: inspect.iscoroutinefunction(m) or inspect.isasyncgenfunction(m)
+        )
+    )
+
+
+def _methods(cls: type) -> Iterator[tuple[str, MethodInfo]]:
+    for name in dir(cls):
+        static = inspect.getattr_static(cls, name, None)
+        if static is None or static is inspect.getattr_static(object, name, None):
+            continue
+        if isinstance(static, staticmethod | classmethod):
+            function, drop_first = static.__func__, isinstance(static, classmethod)
+        elif inspect.isroutine(static) or isinstance(static, functools.partialmethod):
+            function, drop_first = static, True
+        else:
+            continue
+        yield name, MethodInfo(_kind(function), _method_signature(function, drop_first), _declared(static, function))
+
+
+def _method_signature(function: Any, drop_first: bool) -> Signature:
+    if isinstance(function, functools.partialmethod):
+        return ANY_ARGUMENTS
+    return Signature.of(function, drop_first)
+
+
+def _declared(static: Any, function: Any) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(static, DECLARED, None) or getattr(function, DECLARED, None) or {}
+    return found
+
+
+def _kind(function: Any) -> Kind:
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    if inspect.iscoroutinefunction(function):
+        return "async"
+    return "generator" if inspect.isgeneratorfunction(function) else "sync"
+
+
+def _constructor_signature(cls: type) -> Signature:
+    if cls.__init__ is object.__init__ and cls.__new__ is object.__new__:
+        return Signature((), (0, 0))
+    if cls.__init__ is object.__init__:
+        return Signature.of(cls.__new__, drop_first=True)
+    return Signature.of(cls.__init__, drop_first=True)
+
+
+def exit_actor() -> NoReturn:
+    """Leave the actor: what runs ends and returns its value, what waits fails with ActorDiedError, no restart.
+
+    Raises TypeError outside an actor. Catching what it raises inside does not keep the actor alive.
+    """
+    host = session.current_host()
+    if host is None or host.runs_tasks:
+        raise TypeError("exit_actor() may only be called inside an actor.")
+    host.exit(EXIT_ACTOR)
+    call = CURRENT.get()
+    if call is not None and host.mode == "async" and call.spec.run_in == "loop":
+        raise AsyncioActorExit(EXIT_ACTOR)
+    raise ExitActor

@@ -1,0 +1,397 @@
+"""The verbs: `init`, `shutdown`, `remote`, `get`, `wait`, `put`, `kill`, `cancel`, `get_actor`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, ParamSpec, TypeVar, overload
+
+from klieg import engine as engines
+from klieg import session
+from klieg.actor import ActorClass, ActorHandle, find_handle
+from klieg.concurrency.executors import LOOP_THREADS
+from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of
+from klieg.engines.unwrap import unwrap
+from klieg.exceptions import BlockingGetError, GetTimeoutError
+from klieg.object_ref import ObjectRef, ObjectRefGenerator
+from klieg.remote_function import RemoteFunction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+logger = logging.getLogger("klieg")
+
+IGNORED_BY_INIT = frozenset(
+    ["include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_level", "logging_format", "logging_config", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory", "proxy_server_url", "labels", "runtime_env", "object_store_memory", "_temp_dir", "_system_config", "_node_ip_address"]
+)
+"""Keywords of `ray.init` that have no meaning here; accepted, so that a Ray program's first line works."""
+
+
+class Context(Mapping[str, Any]):
+    """What `init` returns: a context manager that shuts the runtime down at its end, and a mapping of facts."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.address_info = facts
+        self.dashboard_url = None
+        self.python_version = sys.version.split()[0]
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        shutdown()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __iter__(self) -> Any:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __repr__(self) -> str:
+        return f"Context({dict(self.address_info)})"
+
+
+def init(
+    address: str | None = None,
+    *,
+    engine: Literal["local", "inline"] = "local",
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    namespace: str | None = None,
+    blocking_get: Literal["raise", "warn"] = "raise",
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool = True,
+    **ignored: Any,
+) -> Context:
+    """Start the runtime. Called for you, with defaults, by the first use of anything that needs it.
+
+    Args:
+        address: None or "local"; clusters are another engine's.
+        engine: "local" runs calls in worker processes, "inline" on threads and loops of this one.
+        num_cpus: tasks that may run at once; default: the CPUs this process may use.
+        resources: custom resources, name to amount.
+        namespace: where named actors of this program live; default: one of its own.
+        blocking_get: what a blocking `get` or `wait` on an async actor's event loop does.
+        ignore_reinit_error: return quietly if the runtime runs already.
+        log_to_driver: False silences what workers print.
+
+    Raises:
+        RuntimeError: it runs already, an unknown keyword, or this machine cannot run it (the message says why).
+    """
+    if address not in (None, "local"):
+        raise ConnectionError(f"address={address!r} needs a cluster; this engine runs on one machine: leave it out.")
+    if ignored.pop("local_mode", False):
+        raise RuntimeError("local_mode is not supported; `init(engine='inline')` runs everything in this process.")
+    unknown = sorted(set(ignored) - IGNORED_BY_INIT)
+    if unknown:
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+    if ignore_reinit_error and is_initialized():
+        return Context(_facts())
+    total = session.default_resources()
+    if num_cpus is not None:
+        total["CPU"] = _amount("num_cpus", num_cpus)
+    if num_gpus is not None:
+        total["GPU"] = _amount("num_gpus", num_gpus)
+    total |= {key: _amount(key, value) for key, value in (resources or {}).items()}
+    session.blocking_get = blocking_get
+    session.start(engine, total, namespace, **({} if engine == "inline" else {"log_to_driver": log_to_driver}))
+    return Context(_facts())
+
+
+def _amount(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not value >= 0 or math.isinf(value):
+        raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
+    return float(value)
+
+
+def _facts() -> dict[str, Any]:
+    running = engines.current()
+    return {"address": "local", "engine": running.name, "namespace": running.namespace, "node_id": f"{1:056x}"}
+
+
+def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
+    """End the runtime and everything in it; waits until all its processes are gone. Does nothing if there is none.
+
+    Whoever waits for a result in another thread gets RuntimeShutdownError.
+    """
+    session.stop()
+
+
+def is_initialized() -> bool:
+    """True between `init` and `shutdown`, and in workers."""
+    return engines.current_or_none() is not None
+
+
+@overload
+def remote(target: type[T]) -> ActorClass[T]: ...
+@overload
+def remote(target: Callable[P, R]) -> RemoteFunction[P, R]: ...
+@overload
+def remote(**given: Any) -> Callable[[Any], Any]: ...
+def remote(*args: Any, **given: Any) -> Any:
+    """Make a function remote, or a class an actor class: `@remote`, `@remote(num_cpus=2)`, or `remote(f)`.
+
+    Raises:
+        ValueError: `async def` without max_concurrency, an unknown option, a value out of range.
+        TypeError: an option of the wrong type, or something that is neither function nor class.
+    """
+    if len(args) == 1 and not given:
+        return _make_remote(args[0], {})
+    if args:
+        raise TypeError("`@remote` takes options as keywords only: `@remote(num_cpus=2)`.")
+    if not given:
+        raise TypeError("`@remote()` without options has no meaning; write `@remote`.")
+    return lambda target: _make_remote(target, given)
+
+
+def _make_remote(target: Any, given: dict[str, Any]) -> Any:
+    if isinstance(target, type):
+        return ActorClass(target, given)
+    if isinstance(target, RemoteFunction | ActorClass):
+        raise TypeError(f"{target!r} is remote already.")
+    if inspect.isroutine(target) or (callable(target) and hasattr(target, "__name__")):
+        return RemoteFunction(target, given)
+    raise TypeError(f"`@remote` must be applied to a function or a class, not to {type(target).__name__}.")
+
+
+@overload
+def get(refs: ObjectRef[R], *, timeout: float | None = None) -> R: ...
+@overload
+def get(refs: list[ObjectRef[R]], *, timeout: float | None = None) -> list[R]: ...
+@overload
+def get(refs: ObjectRefGenerator[R], *, timeout: float | None = None) -> ObjectRefGenerator[R]: ...
+def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
+    """The value of a ref, or the list of values of a list of refs; waits until they are there.
+
+    Values are fresh copies; large arrays are read-only views of shared memory. Of several errors the first in the
+    list is raised; one that is there already does not wait for the others.
+
+    Args:
+        timeout: seconds; None or negative: without end, 0: only what is there now.
+
+    Raises:
+        TaskError: the call raised; also an instance of the original type.
+        GetTimeoutError: not ready in time. The call goes on.
+        BlockingGetError: on the event loop of an async actor, where `await` is the way.
+        ValueError, TypeError: not a ref, or not a list of refs.
+    """
+    if threading.get_ident() in LOOP_THREADS:
+        _refuse_or_warn("get")
+    seconds = None if timeout is None else _seconds(timeout)
+    if type(refs) is ObjectRef:
+        future = refs._future
+        if future.outcome is None:
+            _wait_for((future,), seconds)
+        return unwrap(future)
+    if isinstance(refs, ObjectRefGenerator):
+        return refs
+    futures = _futures(refs, "get")
+    if any(f.outcome is None for f in futures):
+        _wait_for(futures, seconds)
+        _raise_first_error(futures)
+    return [unwrap(f) for f in futures]
+
+
+def _wait_for(futures: Any, timeout: float | None) -> None:
+    running = session.running_engine()
+    for future in futures:
+        future.want()
+    ready = AllDone(futures)
+    if not running.block(ready, futures, deadline_of(timeout)):
+        missing = sum(f.outcome is None for f in futures)
+        raise GetTimeoutError(f"`get` timed out after {timeout} s: {missing} of {len(futures)} results were not ready.")
+
+
+def _raise_first_error(futures: list[ObjectFuture]) -> None:
+    for future in futures:
+        if future.outcome is not None and future.outcome.is_error:
+            unwrap(future)
+
+
+def _futures(refs: Any, verb: str) -> list[ObjectFuture]:
+    if not isinstance(refs, list):
+        raise ValueError(
+            f"Invalid type of object refs for `{verb}`: {type(refs).__name__}. Give one ObjectRef or a list of them."
+        )
+    for ref in refs:
+        if type(ref) is not ObjectRef:
+            raise TypeError(f"`{verb}` takes ObjectRefs; the list holds a {type(ref).__name__}.")
+    return [ref._future for ref in refs]
+
+
+def _seconds(timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+    if math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds, not NaN")
+    return None if timeout > threading.TIMEOUT_MAX else float(timeout)
+
+
+def _refuse_or_warn(verb: str) -> None:
+    """A blocking verb was called on an async actor's loop: whether it would have to wait or not, it is refused."""
+    site = _call_site()
+    if session.blocking_get == "raise":
+        raise BlockingGetError(
+            f"A blocking `klieg.{verb}` at {site} would stop the event loop of this async actor, and with it every "
+            "other call. Write `await ref` (or `await asyncio.gather(*refs)`, `await asyncio.wait(refs)`), or run it "
+            "in a thread with `await asyncio.to_thread(...)`. `init(blocking_get='warn')` allows it with a warning."
+        )
+    if site not in _warned_sites:
+        _warned_sites.add(site)
+        logger.warning(
+            "Using blocking klieg.%s inside an async actor at %s blocks the event loop. Use `await` instead.",
+            verb,
+            site,
+        )
+
+
+_warned_sites: set[str] = set()
+
+
+def _call_site() -> str:
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith(_OWN_FOLDER):
+            return f"{frame.filename}:{frame.lineno} in {frame.name}()"
+    return "an unknown place"
+
+
+_OWN_FOLDER = __file__.rsplit("/", 1)[0]
+
+
+def wait(
+    refs: list[ObjectRef[R]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef[R]], list[ObjectRef[R]]]:
+    """Split refs into (ready, not ready) as soon as `num_returns` are ready, or after `timeout` seconds.
+
+    A failed call counts as ready. Both lists keep the order of `refs`; at most `num_returns` come in the first.
+
+    Raises:
+        TypeError: not a list of refs.
+        ValueError: the same ref twice, num_returns not in 1..len(refs), or a negative timeout.
+        BlockingGetError: on the event loop of an async actor; `await asyncio.wait(refs)` is the way.
+    """
+    if threading.get_ident() in LOOP_THREADS:
+        _refuse_or_warn("wait")
+    if not isinstance(refs, list):
+        raise TypeError(f"`wait` takes a list of ObjectRefs, not {type(refs).__name__}.")
+    if not refs:
+        return [], []
+    futures = [_waitable(ref) for ref in refs]
+    if len(set(futures)) != len(futures) and len({f.id for f in futures}) != len(futures):
+        raise ValueError("`wait` takes each ref once; the list holds one of them twice.")
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
+        raise TypeError(f"num_returns must be an integer, not {type(num_returns).__name__}")
+    if not 1 <= num_returns <= len(refs):
+        raise ValueError(f"num_returns must be between 1 and the number of refs ({len(refs)}), not {num_returns}.")
+    seconds = _seconds(timeout)
+    if seconds is not None and seconds < 0:
+        raise ValueError(f"timeout must be at least 0 seconds, not {timeout}.")
+    enough = Enough(futures, num_returns)
+    if not enough():
+        for future in futures:
+            future.want()
+        session.running_engine().block(enough, futures, deadline_of(seconds))
+    return _split(refs, futures, num_returns)
+
+
+def _waitable(ref: Any) -> ObjectFuture:
+    if type(ref) is ObjectRef:
+        return ref._future
+    if isinstance(ref, ObjectRefGenerator):
+        return ref._stream.item(ref._index)
+    raise TypeError(f"`wait` takes ObjectRefs; the list holds a {type(ref).__name__}.")
+
+
+def _split(refs: list[Any], futures: list[ObjectFuture], most: int) -> tuple[list[Any], list[Any]]:
+    ready: list[Any] = []
+    unready: list[Any] = []
+    for ref, future in zip(refs, futures, strict=True):
+        (ready if future.outcome is not None and len(ready) < most else unready).append(ref)
+    return ready, unready
+
+
+def put(value: R) -> ObjectRef[R]:
+    """Keep a copy of the value in this process and return a ref to it.
+
+    Raises TypeError for a ref (it has a name already) and for what cannot be pickled.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError("`put` takes a value, not an ObjectRef: the ref names a value already.")
+    return ObjectRef(session.running_engine().put(value))
+
+
+def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
+    """End the actor's process at once: no hooks, no `atexit`. Unfinished calls fail with ActorDiedError.
+
+    With no_restart=False an actor with restarts left comes back with a fresh state. Raises ValueError for what is no
+    handle.
+    """
+    if not isinstance(actor, ActorHandle):
+        raise ValueError(f"`kill` takes an actor handle, not {type(actor).__name__}; to end a call use `cancel`.")
+    session.running_engine().kill(actor._token, no_restart)
+
+
+def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Ask that a call ends; its ref then raises TaskCancelledError. Nothing happens if it has ended already.
+
+    Queued: it never starts. Running, async: CancelledError inside. Running, sync method: it sees
+    `get_runtime_context().is_canceled()`. Running task: interrupted, even in `time.sleep`.
+
+    Args:
+        force: end a task's worker process; ValueError for a method.
+        recursive: cancel the calls that it has made, too.
+    """
+    if isinstance(ref, ObjectRefGenerator):
+        future: ObjectFuture = ref._stream
+    elif isinstance(ref, ObjectRef):
+        future = ref._future
+    else:
+        raise TypeError(f"`cancel` takes an ObjectRef, not {type(ref).__name__}.")
+    call = future.call
+    if force and call is not None and call.spec.function is None:
+        raise ValueError("force=True is not supported for actor methods; `kill` ends an actor.")
+    session.running_engine().cancel(future, force, recursive)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
+    """A handle to the living actor of that name; it does not keep the actor alive.
+
+    Raises ValueError if there is none, or for an empty name.
+    """
+    if not name:
+        raise ValueError("Please supply a non-empty value to get_actor")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type(name).__name__}")
+    found = find_handle(name, namespace)
+    if found is None:
+        raise ValueError(
+            f"Failed to look up actor with name {name!r}: there is no living actor of that name in this namespace."
+        )
+    return found
+
+
+def cluster_resources() -> dict[str, float]:
+    """What this runtime has in all: resource name to amount."""
+    return dict(engines.current().resources()[0])
+
+
+def available_resources() -> dict[str, float]:
+    """What is not in use now: resource name to amount."""
+    return {key: amount for key, amount in engines.current().resources()[1].items() if amount}

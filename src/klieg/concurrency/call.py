@@ -1,0 +1,80 @@
+"""One call as an actor sees it: what to run, for whom, and where the outcome goes."""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from klieg.concurrency.generators import Stream
+from klieg.task import TaskSpec
+
+CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("klieg_current_call", default=None)
+"""The call that this context belongs to; background tasks and `asyncio.to_thread` inherit it."""
+
+
+class State(enum.Enum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Call:
+    """A call in an actor's hands. An engine subclasses it to say where arguments come from and outcomes go."""
+
+    __slots__ = ("caller", "cancelled", "context", "deadline", "host", "id", "spec", "state", "stream", "target")
+
+    def __init__(self, number: int, caller: int, spec: TaskSpec, target: Callable[..., Any] | None) -> None:
+        self.id = number
+        self.caller = caller
+        """The process that made the call."""
+        self.spec = spec
+        self.target = target
+        """What to run; None for the actor's method of that name, looked up when the call starts."""
+        self.state = State.QUEUED
+        self.cancelled: BaseException | None = None
+        """Once somebody has asked it to stop: the error its caller will see."""
+        self.deadline: float | None = None
+        """In `time.monotonic` seconds."""
+        self.context = contextvars.Context()
+        self.stream: Stream | None = None
+        """Where the items of a streaming generator go."""
+        self.host: Any = None
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, opened; raises what unpickling them raises. Called once, where the call runs."""
+        raise NotImplementedError
+
+    def succeed(self, value: Any) -> None:
+        """Hand the value to the caller. If it cannot be handed over, the caller gets that error instead."""
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """Hand the error to the caller. Never raises."""
+        raise NotImplementedError
+
+    def open_stream(self) -> Stream:
+        """Where the items of this generator call go, made at its start."""
+        raise NotImplementedError
+
+
+class ExitActor(SystemExit):
+    """Unwinds a sync method that called `exit_actor()`."""
+
+
+class Executor(Protocol):
+    """Runs calls that may run now. One class for each way of running them."""
+
+    def start(self, call: Call) -> None:
+        """Run the call soon; from any thread, never waits."""
+
+    def interrupt(self, call: Call) -> None:
+        """Ask the running call to stop, as far as this kind of executor can."""
+
+    def stop(self) -> None:
+        """Let what runs come to its end, take nothing new."""
+
+
+Finished = Callable[[Call], Call | None]
+"""An executor reports that a call has ended, and gets the next one to run in its place."""

@@ -1,0 +1,276 @@
+"""What runs a call: one thread, a pool of threads, an event loop. One class each, with the same three methods."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from queue import SimpleQueue
+from typing import Any, Final
+
+from klieg.concurrency.call import CURRENT, Call, Finished, State
+from klieg.concurrency.generators import produce, produce_async, produce_on_loop
+from klieg.exceptions import AsyncioActorExit
+
+LOOP_THREADS: Final[set[int]] = set()
+"""Identifiers of the threads that run an async actor's loop; a blocking `get` there is refused."""
+
+StartThread = Callable[[Callable[[], None], str], threading.Thread]
+Interrupt = Callable[[Call], None]
+
+
+def run_sync(call: Call) -> None:
+    """Run a call on this thread, to its outcome. Raises nothing."""
+    call.state = State.RUNNING
+    if call.cancelled is not None:
+        call.fail(call.cancelled)
+        return
+    context = call.context
+    context.run(CURRENT.set, call)
+    try:
+        args, kwargs = call.arguments()
+        value = context.run(call.target or getattr(call.host.instance, call.spec.method), *args, **kwargs)
+        if call.spec.num_returns == "streaming":
+            context.run(produce, _as_generator(value, call), call.open_stream())
+            value = None
+    except BaseException as error:
+        fail(call, error)
+        return
+    if call.cancelled is not None:
+        call.fail(call.cancelled)
+    else:
+        call.succeed(value)
+
+
+def fail(call: Call, error: BaseException) -> None:
+    """Give the caller the right error for what came out of the user's code."""
+    if isinstance(error, SystemExit | AsyncioActorExit):
+        call.host.exit_by(call, error)
+    elif call.cancelled is not None:
+        call.fail(call.cancelled)
+    else:
+        call.fail(error)
+
+
+def _as_generator(value: Any, call: Call) -> Any:
+    if inspect.isgenerator(value) or hasattr(value, "__next__"):
+        return value
+    raise TypeError(
+        f'{call.spec.name}() was called with num_returns="streaming" but returned {type(value).__name__}, not a generator.'
+    )
+
+
+class MainExecutor:
+    """One thread, one call after another: plain actors and tasks. The thread is whoever calls `run`."""
+
+    def __init__(
+        self, finished: Finished, wait: Callable[[], None], wake: Callable[[], None], interrupt: Interrupt | None = None
+    ) -> None:
+        self._finished = finished
+        self._wait = wait
+        self._wake = wake
+        self._interrupt = interrupt
+        self.ready: deque[Call] = deque()
+        self.current: Call | None = None
+        """What runs now, for those who may interrupt it."""
+        self.stopped = False
+
+    def start(self, call: Call) -> None:
+        self.ready.append(call)
+        self._wake()
+
+    def interrupt(self, call: Call) -> None:
+        if self._interrupt is not None:
+            self._interrupt(call)
+
+    def stop(self) -> None:
+        self.stopped = True
+        self._wake()
+
+    def run(self) -> None:
+        """Run calls as they come until `stop`."""
+        ready = self.ready
+        while not self.stopped:
+            if not ready:
+                self._wait()
+                continue
+            call: Call | None = ready.popleft()
+            while call is not None:
+                self.current = call
+                run_sync(call)
+                self.current = None
+                call = self._finished(call)
+
+
+class PoolExecutor:
+    """A pool that grows when a call finds no idle thread, and keeps its threads."""
+
+    def __init__(self, finished: Finished, start_thread: StartThread, name: str) -> None:
+        self._finished = finished
+        self._start_thread = start_thread
+        self._name = name
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._queue: SimpleQueue[Call | None] = SimpleQueue()
+        self._stopped = False
+        self._started = 0
+
+    def start(self, call: Call) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+                self._queue.put(call)
+                return
+            name = f"{self._name}-{self._started}"
+            self._started += 1
+        try:
+            self._start_thread(functools.partial(self._work, call), name)
+        except RuntimeError as error:  # the machine has no thread left
+            call.fail(RuntimeError(f"No thread could be started for {call.spec.name}(): {error}"))
+            following = self._finished(call)
+            if following is not None:
+                self.start(following)
+
+    def interrupt(self, call: Call) -> None:
+        """Threads cannot be interrupted: the call sees `is_canceled()`, and its caller the error when it ends."""
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            idle, self._idle = self._idle, 0
+        for _ in range(idle):
+            self._queue.put(None)
+
+    def _work(self, first: Call) -> None:
+        call: Call | None = first
+        while True:
+            while call is not None:
+                run_sync(call)
+                call = self._finished(call)
+            with self._lock:
+                if self._stopped:
+                    return
+                self._idle += 1
+            call = self._queue.get()
+            if call is None:
+                return
+
+
+class LoopExecutor:
+    """One event loop for all calls of an async actor; what they await is interleaved, nothing runs in parallel."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, finished: Finished) -> None:
+        self.loop = loop
+        self._finished = finished
+        self._ready: deque[Call] = deque()
+        self._draining = False
+        self._woken = False
+        self._thread = 0
+        self.tasks: dict[Call, asyncio.Task[None]] = {}
+
+    def adopt_thread(self) -> None:
+        """Called on the loop's thread before the first call."""
+        self._thread = threading.get_ident()
+        LOOP_THREADS.add(self._thread)
+
+    def leave_thread(self) -> None:
+        LOOP_THREADS.discard(self._thread)
+        self._thread = 0
+
+    def start(self, call: Call) -> None:
+        self._ready.append(call)
+        if threading.get_ident() == self._thread:
+            if not self._draining:
+                self._drain()
+        elif not self._woken:
+            self._woken = True
+            self.loop.call_soon_threadsafe(self._drain)
+
+    def interrupt(self, call: Call) -> None:
+        self.loop.call_soon_threadsafe(self._cancel, call)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    async def finish_background(self, grace: float) -> None:
+        """Cancel the tasks that calls have left behind and give them `grace` seconds to clean up."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=grace)
+
+    def _cancel(self, call: Call) -> None:
+        task = self.tasks.get(call)
+        if task is not None:
+            task.cancel()
+
+    def _drain(self) -> None:
+        # A call that ends at once starts the next from inside its own last step; the flag turns that recursion,
+        # as deep as the queue is long, into this loop.
+        self._woken = False
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._ready:
+                self._begin(self._ready.popleft())
+        finally:
+            self._draining = False
+
+    def _begin(self, call: Call) -> None:
+        call.context.run(CURRENT.set, call)
+        task = _new_task(self._run(call), self.loop, call)
+        if not task.done():
+            self.tasks[call] = task
+
+    async def _run(self, call: Call) -> None:
+        call.state = State.RUNNING
+        try:
+            if call.cancelled is not None:
+                raise call.cancelled
+            args, kwargs = call.arguments()
+            value = (call.target or getattr(call.host.instance, call.spec.method))(*args, **kwargs)
+            if call.spec.num_returns == "streaming":
+                await self._stream(call, value)
+                value = None
+            elif inspect.iscoroutine(value):
+                value = await value
+        except BaseException as error:
+            fail(call, error)
+        else:
+            if call.cancelled is not None:
+                call.fail(call.cancelled)
+            else:
+                call.succeed(value)
+        self.tasks.pop(call, None)
+        following = self._finished(call)
+        if following is not None:
+            self.start(following)
+
+    async def _stream(self, call: Call, value: Any) -> None:
+        stream = call.open_stream()
+        if inspect.isasyncgen(value):
+            await produce_async(value, stream)
+        else:
+            await produce_on_loop(_as_generator(value, call), stream)
+
+
+def _plain_task(
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
+) -> asyncio.Task[None]:
+    return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context)
+
+
+def _eager_task(
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
+) -> asyncio.Task[None]:
+    # A coroutine that finishes without suspending then costs no trip through the loop.
+    return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context, eager_start=True)
+
+
+_new_task: Final = _eager_task if sys.version_info >= (3, 12) else _plain_task

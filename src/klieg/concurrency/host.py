@@ -1,0 +1,240 @@
+"""How one actor runs many calls: its mailbox, its executors, its life from constructor to exit.
+
+    deliver ──► mailbox ──► executor ──► the user's method ──► call.succeed / call.fail
+                   ▲                                                     │
+                   └────────────── finished: the next call ◄─────────────┘
+
+The same class runs the tasks of a task worker, which is an actor without an instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from klieg.concurrency.call import Call, Executor, ExitActor, State
+from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread
+from klieg.concurrency.groups import Mailbox
+from klieg.exceptions import ActorDiedError, AsyncioActorExit, WorkerCrashedError
+from klieg.options import DEFAULT_ASYNC_CONCURRENCY, DEFAULT_GROUP
+
+Mode = Literal["plain", "threaded", "async"]
+
+
+def mode_of(is_async: bool, max_concurrency: int | None, groups: Mapping[str, int]) -> Mode:
+    """How an actor with these options runs its calls (design.md, section 4)."""
+    if is_async:
+        return "async"
+    return "threaded" if (max_concurrency or 1) > 1 or groups else "plain"
+
+
+def limits_of(is_async: bool, max_concurrency: int | None, groups: Mapping[str, int]) -> dict[str, int]:
+    """The limit of each group; `default` is one like any other, and may be declared."""
+    default = max_concurrency or (DEFAULT_ASYNC_CONCURRENCY if is_async else 1)
+    return {DEFAULT_GROUP: default, **groups}
+
+
+class Host:
+    """Runs the calls of one actor. An engine makes one, feeds it calls and lends it a main thread or a loop."""
+
+    def __init__(
+        self,
+        name: str,
+        mode: Mode,
+        limits: Mapping[str, int],
+        *,
+        wait: Callable[[], None],
+        wake: Callable[[], None],
+        start_thread: StartThread,
+        on_exit: Callable[[str], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+        interrupt: Callable[[Call], None] | None = None,
+        runs_tasks: bool = False,
+    ) -> None:
+        self.name = name
+        self.mode = mode
+        self.mailbox = Mailbox(limits)
+        self.instance: Any = None
+        self.calls: dict[tuple[int, int], Call] = {}
+        """Every call that has no outcome yet, by caller and id."""
+        self.runs_tasks = runs_tasks
+        self.token: Any = None
+        """The actor's own token, for `current_actor`; None for tasks."""
+        self.info: Any = None
+        self.actor_name = ""
+        self.restarted = False
+        self.exit_reason: str | None = None
+        """Set once the actor is to exit; nothing new is started from then on."""
+        self._lock = threading.RLock()
+        self._on_exit = on_exit
+        self.main = MainExecutor(self._finished, wait, wake, interrupt)
+        self.pool = PoolExecutor(self._finished, start_thread, name)
+        self.loop = LoopExecutor(loop, self._finished) if loop is not None else None
+
+    def construct(self, load: Callable[[], type], call: Call) -> None:
+        """Load the class and run its constructor, where this kind of actor does; other calls wait until it has returned."""
+
+        def build(*args: Any, **kwargs: Any) -> Any:
+            cls = load()
+            if inspect.iscoroutinefunction(cls.__init__):
+                return self._build_async(cls, args, kwargs)
+            self.open(cls(*args, **kwargs))
+            return None
+
+        call.host = self
+        call.target = build
+        (self.loop or self.main).start(call)
+
+    async def _build_async(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        instance = cls.__new__(cls, *args, **kwargs)
+        await instance.__init__(*args, **kwargs)
+        self.open(instance)
+
+    def open(self, instance: Any) -> None:
+        """The constructor has returned: start what has waited for it."""
+        with self._lock:
+            self.instance = instance
+            ready = self.mailbox.open()
+        for call in ready:
+            self._executor(call).start(call)
+
+    def special(self, method: str) -> Callable[..., Any] | None:
+        """What runs for the methods that every actor has, whatever its class; None for the class's own."""
+        if not method.startswith("__ray_"):
+            return None
+        return {
+            "__ray_ready__": _ready,
+            "__ray_call__": self._call_with_self,
+            "__ray_terminate__": self._terminate,
+        }.get(method)
+
+    def _call_with_self(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(self.instance, *args, **kwargs)
+
+    def _terminate(self) -> None:
+        self.exit(EXIT_ACTOR)
+        raise ExitActor
+
+    def deliver(self, call: Call) -> None:
+        """Take a call; from any thread. It starts when its group lets it, in the order of delivery."""
+        call.host = self
+        with self._lock:
+            if self.exit_reason is not None:
+                refused = True
+            else:
+                refused = False
+                self.calls[call.caller, call.id] = call
+                if not self.mailbox.put(call):
+                    return
+        if refused:
+            call.fail(ActorDiedError(self.exit_reason or ""))
+            return
+        self._executor(call).start(call)
+
+    def _executor(self, call: Call) -> Executor:
+        if self.mode == "async":
+            assert self.loop is not None
+            return self.pool if call.spec.run_in == "thread" else self.loop
+        return self.main if self.mode == "plain" else self.pool
+
+    def _finished(self, call: Call) -> Call | None:
+        call.state = State.DONE
+        if self.calls.pop((call.caller, call.id), None) is None:
+            return None  # the constructor, which holds no slot
+        with self._lock:
+            following = self.mailbox.done(call)
+            leaving = self.exit_reason is not None and not self.mailbox.running
+        if leaving:
+            self._on_exit(self.exit_reason or "")
+        if following is not None and self.mode == "async" and following.spec.run_in != call.spec.run_in:
+            self._executor(following).start(following)
+            return None
+        return following
+
+    def cancel(self, caller: int, number: int, error: BaseException) -> bool:
+        """Stop a call with `error` for its caller: queued, it never starts; running, as its executor can.
+
+        False if there is no such call here any more."""
+        call = self.calls.get((caller, number))
+        if call is None:
+            return False
+        with self._lock:
+            if call.cancelled is None:
+                call.cancelled = error
+            waited = self.mailbox.discard(call)
+            if waited:
+                self.calls.pop((caller, number), None)
+        if waited:
+            call.fail(error)
+        elif call.state is State.RUNNING:
+            self._executor(call).interrupt(call)
+        return True
+
+    def exit_by(self, call: Call, error: BaseException) -> None:
+        """The user's code has asked to leave: by `exit_actor()`, or by `sys.exit`."""
+        if self.runs_tasks:
+            call.fail(WorkerCrashedError(f"The task {call.spec.name}() ended its worker: {error!r}."))
+            return
+        if self.exit_reason is None:
+            self.exit(_exit_reason(error))
+        call.fail(ActorDiedError(self.exit_reason or ""))
+
+    def exit(self, reason: str) -> None:
+        """Start nothing more; refuse what waits; leave when what runs has ended."""
+        with self._lock:
+            if self.exit_reason is not None:
+                return
+            self.exit_reason = reason
+            refused = self.mailbox.drain()
+            idle = not self.mailbox.running
+        for call in refused:
+            self.calls.pop((call.caller, call.id), None)
+            call.fail(ActorDiedError(reason))
+        if idle:
+            self._on_exit(reason)
+
+    def give_back(self) -> list[Call]:
+        """Take out the calls that have not started, for the engine to run elsewhere; tasks only."""
+        with self._lock:
+            calls = self.mailbox.drain()
+            for call in calls:
+                self.calls.pop((call.caller, call.id), None)
+        return calls
+
+    def resize(self, group: str, limit: int) -> None:
+        with self._lock:
+            ready = self.mailbox.resize(group, limit)
+        for call in ready:
+            self._executor(call).start(call)
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """For each group: how many calls wait, how many run, how many may."""
+        with self._lock:
+            return {
+                g.name: {"queued": len(g.waiting), "running": g.running, "limit": g.limit}
+                for g in self.mailbox.groups.values()
+            }
+
+
+def _exit_reason(error: BaseException) -> str:
+    if isinstance(error, AsyncioActorExit | ExitActor):
+        return EXIT_ACTOR
+    assert isinstance(error, SystemExit)
+    return f"The actor is dead because its own code called sys.exit({error.code!r}): exit code {exit_code(error)}."
+
+
+def _ready() -> bool:
+    return True
+
+
+def exit_code(error: SystemExit) -> int:
+    """The status with which a process would end for this SystemExit."""
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
+
+
+EXIT_ACTOR = "The actor is dead because it left by exit_actor()."

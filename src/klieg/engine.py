@@ -1,0 +1,84 @@
+"""The plug: what every engine can do, in about ten verbs, and which engine this process uses.
+
+An engine takes and gives values of the layer below (specs, futures, ids). It knows nothing of handles, refs or
+decorators; those are built on top of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from klieg.exceptions import SystemError_
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+    from klieg.task import ActorSpec, ClassInfo, TaskSpec
+
+
+class Engine(Protocol):
+    """Carries out the verbs. Every method may be called from any thread."""
+
+    name: str
+    process: int
+    """The number of this process in the runtime."""
+    namespace: str
+
+    def submit(
+        self, spec: TaskSpec, actor: ActorToken | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[ObjectFuture, ...]:
+        """Start a call and return its futures, one for each return value; never waits for anything.
+
+        Raises TypeError for an argument that cannot be pickled."""
+
+    def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
+        """Start an actor; its constructor runs later, and a failure of it shows at the first call."""
+
+    def put(self, value: Any) -> ObjectFuture:
+        """Keep a value in this process."""
+
+    def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
+        """Wait until `ready()`, which depends on the futures alone, or until the deadline; True if ready."""
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A coroutine on this loop is about to sleep until a future resolves: see to it that results get in."""
+
+    def cancel(self, future: ObjectFuture, force: bool, recursive: bool) -> None:
+        """Ask that the call behind the future ends."""
+
+    def kill(self, actor: ActorToken, no_restart: bool) -> None:
+        """End the actor's process now; from the caller's view it is dead when this returns."""
+
+    def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
+        """The living actor of that name."""
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        """(namespace, name) of every living named actor."""
+
+    def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """What this runtime has in all, and what is free now."""
+
+    def shutdown(self) -> None:
+        """End everything; whoever waits gets RuntimeShutdownError."""
+
+
+_current: Engine | None = None
+
+
+def current() -> Engine:
+    """This process's engine; SystemError_ if klieg is not running."""
+    if _current is None:
+        raise SystemError_("klieg is not initialized: call `klieg.init()` first.")
+    return _current
+
+
+def current_or_none() -> Engine | None:
+    return _current
+
+
+def use(engine: Engine | None) -> None:
+    """Make `engine` the one this process uses; None when it has been shut down."""
+    global _current
+    _current = engine

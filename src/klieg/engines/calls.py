@@ -1,0 +1,309 @@
+"""The caller's side of a call: hold it until its arguments are there, keep its place in line, take its outcome.
+
+submit ──► Channel ──(arguments ready, turn come)──► send ──► ... ──► OutgoingCall.resolve / fail
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from klieg.engines import failures
+from klieg.engines.objects import ObjectFuture
+from klieg.engines.serialization import Dependency
+from klieg.exceptions import PendingCallsLimitExceeded, TaskCancelledError
+from klieg.outcome import Error, Outcome, Serialized, Value
+from klieg.task import TaskSpec
+
+END_OF_STREAM: Final = Value(b"")
+"""The outcome of every item asked for behind the last one; told apart by identity."""
+
+
+class StreamFuture(ObjectFuture):
+    """A streaming call as its consumer sees it: one future for each item, made when asked for or when it arrives."""
+
+    __slots__ = ("_items", "_lock", "_next_id", "arrived", "closed", "grant", "length", "taken")
+
+    def __init__(self, number: int, next_id: Callable[[], int]) -> None:
+        super().__init__(number)
+        self._items: dict[int, ObjectFuture] = {}
+        self._lock = threading.Lock()
+        self._next_id = next_id
+        self.arrived = 0
+        self.taken = 0
+        self.length: int | None = None
+        """How many items there are in all, once it is known; an error counts as the last one."""
+        self.grant: Callable[[int], None] = _nothing
+        """Tells the producer how many items have been taken; -1: nobody wants the rest."""
+        self.closed = False
+
+    def item(self, index: int) -> ObjectFuture:
+        """The future of item `index`; its outcome is END_OF_STREAM if there is no such item."""
+        with self._lock:
+            future = self._items.get(index)
+            if future is None:
+                ended = self.length is not None and index >= self.length
+                future = ObjectFuture(self._next_id(), END_OF_STREAM if ended else None)
+                if not ended:
+                    future.call = self.call
+                    self._items[index] = future
+        return future
+
+    def take(self, index: int) -> None:
+        """The consumer is done with item `index`: the stream forgets it, its ref keeps it."""
+        with self._lock:
+            self._items.pop(index, None)
+            self.taken = max(self.taken, index + 1)
+        self.grant(self.taken)
+
+    def arrive(self, index: int, outcome: Outcome) -> None:
+        future = self.item(index)
+        self.arrived = max(self.arrived, index + 1)
+        if future.outcome is None:
+            future.resolve(outcome)
+
+    def resolve(self, outcome: Outcome) -> None:
+        if outcome.is_error:
+            self.arrive(self.arrived, Error(outcome.payload))
+            outcome = Value(failures.NOTHING)
+        with self._lock:
+            self.length = self.arrived
+            beyond = [self._items.pop(i) for i in list(self._items) if i >= self.length]
+        for future in beyond:
+            future.resolve(END_OF_STREAM)
+        super().resolve(outcome)
+
+    def close(self) -> None:
+        """The consumer is gone."""
+        if not self.closed and self.outcome is None:
+            self.closed = True
+            self.grant(-1)
+
+
+def _nothing(taken: int) -> None:
+    return
+
+
+class OutgoingCall:
+    """A call that this process has made and that has no outcome yet."""
+
+    __slots__ = (
+        "channel",
+        "deadline",
+        "dependencies",
+        "exclusive",
+        "futures",
+        "id",
+        "keep",
+        "parent",
+        "payload",
+        "peer",
+        "retries",
+        "spec",
+        "waiting",
+    )
+
+    def __init__(
+        self, spec: TaskSpec, payload: Serialized, dependencies: list[Dependency] | None, next_id: Callable[[], int]
+    ) -> None:
+        self.spec = spec
+        self.payload = payload
+        self.dependencies = dependencies
+        count = spec.num_returns
+        self.futures: tuple[ObjectFuture, ...]
+        if count == 1:
+            self.futures = (ObjectFuture(next_id()),)
+        elif count == "streaming":
+            self.futures = (StreamFuture(next_id(), next_id),)
+        elif isinstance(count, int) and count > 1:
+            self.futures = tuple(ObjectFuture(next_id()) for _ in range(count))
+        else:  # 0 returns: a future that nobody is given still carries errors; "dynamic": one ref to the list
+            self.futures = (ObjectFuture(next_id()),)
+        for future in self.futures:
+            future.call = self
+        self.id = self.futures[0].id
+        self.retries = spec.max_retries
+        self.deadline: float | None = None
+        self.channel: Any = None
+        """Where the call was submitted to, so that `cancel` finds it."""
+        self.keep: Any = None
+        """What must live as long as the call: the actor's token."""
+        self.peer: Any = None
+        """The connection it was sent on, once it was."""
+        self.parent: int | None = None
+        """The call of this process that made it, for recursive cancellation."""
+        self.waiting = 0
+        self.exclusive = False
+        """True for a task that must not be sent behind another one."""
+
+    def values(self) -> list[tuple[int | str, Serialized]] | None:
+        """The payloads that belong in the places of top-level refs; all of them must be there."""
+        if self.dependencies is None:
+            return None
+        return [(place, future.outcome.payload) for place, future in self.dependencies if future.outcome is not None]
+
+    def failed_dependency(self) -> Error | None:
+        for _, future in self.dependencies or ():
+            if isinstance(future.outcome, Error):
+                return future.outcome
+        return None
+
+    def resolve(self, outcome: Outcome) -> None:
+        """Give the one future its outcome. Called once, by whoever took the call out of the table of pending calls."""
+        self._leave()
+        if len(self.futures) == 1:
+            self.futures[0].resolve(outcome)
+            return
+        for future in self.futures:  # an error, since several values come by `resolve_each`
+            future.resolve(Error(outcome.payload))
+
+    def resolve_each(self, payloads: Sequence[Serialized]) -> None:
+        self._leave()
+        for future, payload in zip(self.futures, payloads, strict=True):
+            future.resolve(Value(payload))
+
+    def _leave(self) -> None:
+        channel = self.channel
+        if channel is not None:
+            channel.ended(self)
+        self.channel = self.keep = self.peer = None
+
+    def fail(self, error: BaseException) -> None:
+        self.resolve(Error(failures.dumps(error, self.spec.name)))
+
+    def when_ready(self, then: Callable[[OutgoingCall], None]) -> bool:
+        """True if every dependency has its value; else `then(self)` is called once they all have."""
+        missing = [f for _, f in self.dependencies or () if f.outcome is None]
+        if not missing:
+            return True
+        self.waiting = len(missing)
+        lock = threading.Lock()
+
+        def arrived(future: ObjectFuture) -> None:
+            with lock:
+                self.waiting -= 1
+                last = self.waiting == 0
+            if last:
+                then(self)
+
+        for future in missing:
+            future.want()
+            future.add_callback(arrived)
+        return False
+
+
+class Channel:
+    """The calls of this process to one actor, or the tasks of one shape. A subclass knows how to send.
+
+    With `strict` order a call whose arguments are late holds back those behind it; else it is overtaken.
+    """
+
+    def __init__(self, strict: bool, max_pending: int = -1) -> None:
+        self.strict = strict
+        self.max_pending = max_pending
+        self.pending = 0
+        self._held: deque[OutgoingCall] = deque()
+        self._late: set[OutgoingCall] = set()
+        self._lock = threading.RLock()
+        self._room = threading.Condition(self._lock)
+
+    def send(self, call: OutgoingCall) -> None:
+        """Hand the call on; its arguments are there. Never raises, never waits."""
+        raise NotImplementedError
+
+    def submit(self, call: OutgoingCall) -> None:
+        call.channel = self
+        if call.dependencies is None and not self._held:
+            self.send(call)
+        else:
+            self._submit_slowly(call)
+
+    def _submit_slowly(self, call: OutgoingCall) -> None:
+        with self._lock:
+            if self.strict:
+                self._held.append(call)
+            else:
+                self._late.add(call)
+        if call.when_ready(self._arrived):
+            self._arrived(call)
+
+    def _arrived(self, call: OutgoingCall) -> None:
+        if not self.strict:
+            with self._lock:
+                if call not in self._late:
+                    return
+                self._late.discard(call)
+            self._send_or_fail(call)
+            return
+        with self._lock:
+            # The head leaves the line only after it was sent: a call submitted meanwhile must see the line.
+            while self._held and self._held[0].waiting == 0:
+                self._send_or_fail(self._held[0])
+                self._held.popleft()
+
+    def _send_or_fail(self, call: OutgoingCall) -> None:
+        error = call.failed_dependency()
+        if error is None:
+            self.send(call)
+        else:
+            error.unread = False
+            call.resolve(Error(error.payload))
+
+    def ended(self, call: OutgoingCall) -> None:
+        """A call of this channel has its outcome."""
+        if self.max_pending > 0:
+            with self._room:
+                self.pending -= 1
+                self._room.notify()
+
+    def reserve(self, on_full: str) -> None:
+        """Count one more pending call; at the limit raise PendingCallsLimitExceeded, or wait for room."""
+        if self.max_pending <= 0:
+            return
+        with self._room:
+            while self.pending >= self.max_pending:
+                if on_full == "raise":
+                    raise PendingCallsLimitExceeded(
+                        f"{self.pending} calls to this actor are queued or running, and max_pending_calls is "
+                        f"{self.max_pending}. Wait for some of them, or create the actor with on_full='block'."
+                    )
+                self._room.wait()
+            self.pending += 1
+
+    def cancel_held(self, call: OutgoingCall, error: BaseException) -> bool:
+        """Fail a call that waits here for its arguments or its turn; False if it does not."""
+        with self._lock:
+            if call in self._late:
+                self._late.discard(call)
+            elif call in self._held:
+                self._held.remove(call)
+            else:
+                return False
+        call.fail(error)
+        if self.strict:
+            self._arrived(call)
+        return True
+
+    def fail_held(self, make_error: Callable[[], BaseException]) -> None:
+        """Fail everything that waits here."""
+        with self._lock:
+            calls = [*self._held, *self._late]
+            self._held.clear()
+            self._late.clear()
+        for call in calls:
+            call.fail(make_error())
+
+
+def inherited_deadline(spec: TaskSpec, enclosing: float | None) -> float | None:
+    """When a call made now is due, in `time.monotonic` seconds: by its own timeout, or by that of the call around it."""
+    if spec.timeout is None:
+        return enclosing
+    own = time.monotonic() + spec.timeout
+    return own if enclosing is None else min(own, enclosing)
+
+
+def cancelled_error(spec: TaskSpec) -> TaskCancelledError:
+    return TaskCancelledError(f"The call {spec.name}() was cancelled.")

@@ -1,0 +1,452 @@
+"""The engine that runs everything in this process: for tests, debuggers and notebooks.
+
+Same semantics as worker processes: arguments and results are copies, calls run concurrently on threads and loops,
+order and limits are those of the concurrency core. What a process gives and a thread cannot is missing: the GIL is
+shared, module globals are too, and a call that never ends can be abandoned but not killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from klieg.concurrency.call import CURRENT, Call
+from klieg.concurrency.generators import Stream
+from klieg.concurrency.host import Host, limits_of, mode_of
+from klieg.engines import failures, serialization
+from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error, inherited_deadline
+from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
+from klieg.engines.returns import split_returns
+from klieg.engines.scheduler import Scheduler, unmet
+from klieg.engines.serialization import Named
+from klieg.engines.unpicklable import explain_value
+from klieg.engines.unread import report_unread
+from klieg.exceptions import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ActorHandleNotFoundError,
+    ActorUnschedulableError,
+    ObjectLostError,
+    RuntimeShutdownError,
+    TaskUnschedulableError,
+)
+from klieg.ids import id_maker, new_process_number
+from klieg.outcome import Error, Value
+from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
+
+STOP_GRACE = 1.0
+"""Seconds that calls under way get to end at shutdown before their threads are abandoned."""
+
+NO_LIMIT = 1 << 30
+
+KILLED = "The actor is dead because it was killed by `klieg.kill`."
+OUT_OF_SCOPE = "The actor is dead because all handles to it were dropped."
+
+
+class InlineCall(Call):
+    """A call whose caller is in the same process."""
+
+    __slots__ = ("holds", "outgoing", "pending")
+
+    def __init__(self, outgoing: OutgoingCall, engine: InlineEngine, target: Callable[..., Any] | None = None) -> None:
+        super().__init__(outgoing.id, engine.process, outgoing.spec, target)
+        self.outgoing = outgoing
+        self.deadline = outgoing.deadline
+        self.pending = engine.pending
+        self.holds = False
+        """True while a task holds its resources."""
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return serialization.loads_arguments(self.outgoing.payload, self.outgoing.values())
+
+    def succeed(self, value: Any) -> None:
+        try:
+            payloads = split_returns(value, self.spec, serialization.dumps)
+        except BaseException as error:
+            self.fail(error)
+            return
+        if not self._claim():
+            return
+        if len(payloads) == 1:
+            self.outgoing.resolve(Value(payloads[0]))
+        else:
+            self.outgoing.resolve_each(payloads)
+
+    def fail(self, error: BaseException) -> None:
+        if self._claim():
+            self.outgoing.resolve(Error(failures.dumps(error, self.spec.name)))
+
+    def _claim(self) -> bool:
+        """True once: a call is ended by its executor, by `kill` or by `shutdown`, whoever comes first."""
+        return self.pending.pop(self.id, None) is not None
+
+    def open_stream(self) -> Stream:
+        future = self.outgoing.futures[0]
+        assert isinstance(future, StreamFuture)
+        self.stream = stream = Stream(self._emit, self.spec.backpressure)
+        future.grant = lambda taken: stream.close() if taken < 0 else stream.grant(taken)
+        stream.grant(future.taken)
+        if future.closed:
+            stream.close()
+        return stream
+
+    def _emit(self, index: int, item: Any) -> None:
+        try:
+            payload = serialization.dumps(item)
+        except Exception as error:
+            raise explain_value(error, f"item {index} of {self.spec.name}()", item) from error
+        future = self.outgoing.futures[0]
+        assert isinstance(future, StreamFuture)
+        future.arrive(index, Value(payload))
+
+
+class InlineActor(Channel):
+    """An actor in this process, and the channel to it."""
+
+    def __init__(self, engine: InlineEngine, number: int, spec: ActorSpec) -> None:
+        options, info = spec.options, spec.info
+        mode = mode_of(info.is_async, options.max_concurrency, info.groups)
+        super().__init__(strict=mode == "plain", max_pending=options.max_pending_calls)
+        self.engine = engine
+        self.id = number
+        self.spec = spec
+        self.death: str | None = None
+        self.init_failed = False
+        self._bell = threading.Semaphore(0)
+        loop = asyncio.new_event_loop() if mode == "async" else None
+        self.host = Host(
+            info.name,
+            mode,
+            limits_of(info.is_async, options.max_concurrency, info.groups),
+            wait=self._bell.acquire,
+            wake=self._bell.release,
+            start_thread=engine.start_thread,
+            on_exit=self._on_exit,
+            loop=loop,
+        )
+        self._running_loop = self.host.loop
+        self.host.token = ActorToken(number, self, None)
+        self.host.info = info
+        self.host.actor_name = options.name or ""
+        engine.start_thread(self._run_loop if loop else self.host.main.run, f"klieg {info.name}")
+
+    def construct(self, call: OutgoingCall) -> None:
+        """Run the constructor once its arguments are there; calls that come before wait in the mailbox."""
+        inline = InlineCall(call, self.engine)
+        self.engine.pending[call.id] = inline
+        inline.host = self.host
+        call.futures[0].add_callback(self._constructed)
+        if call.when_ready(lambda _: self._begin(call, inline)):
+            self._begin(call, inline)
+
+    def _begin(self, call: OutgoingCall, inline: InlineCall) -> None:
+        error = call.failed_dependency()
+        if error is not None:
+            error.unread = False
+            inline.fail(failures.loads(error.payload))
+        else:
+            self.host.construct(lambda: self.spec.cls, inline)
+
+    def _constructed(self, future: ObjectFuture) -> None:
+        if isinstance(future.outcome, Error):
+            future.outcome.unread = False
+            self.init_failed = True
+            error = failures.loads(future.outcome.payload)
+            self.die(f"The actor {self.spec.info.name} died because its constructor failed:\n{error}")
+
+    def send(self, call: OutgoingCall) -> None:
+        inline = InlineCall(call, self.engine, self.host.special(call.spec.method))
+        inline.host = self.host
+        self.engine.pending[call.id] = inline
+        if self.death is not None:
+            inline.fail(self.died())
+        else:
+            self.host.deliver(inline)
+
+    def died(self) -> ActorDiedError:
+        return ActorDiedError(self.death or "", f"{self.id:032x}", self.init_failed)
+
+    def die(self, reason: str) -> None:
+        """End the actor now: what runs is abandoned, everything unfinished fails."""
+        if self.death is None:
+            self.death = reason
+            self.engine.forget(self)
+            for call in [c for c in list(self.engine.pending.values()) if c.host is self.host]:
+                call.fail(self.died())
+            self.host.exit(reason)
+            self.fail_held(self.died)
+            self._stop_executors()
+
+    def _on_exit(self, reason: str) -> None:
+        """The host was told to leave and has nothing left to run."""
+        if self.death is None:
+            self.death = reason
+            self.engine.forget(self)
+            self.fail_held(self.died)
+        self._stop_executors()
+
+    def _stop_executors(self) -> None:
+        self.host.main.stop()
+        self.host.pool.stop()
+        loop, self._running_loop = self._running_loop, None
+        if loop is not None:  # once: a second stop would end the loop's own clearing up
+            loop.stop()
+
+    def _run_loop(self) -> None:
+        executor = self.host.loop
+        assert executor is not None
+        loop = executor.loop
+        asyncio.set_event_loop(loop)
+        executor.adopt_thread()
+        try:
+            loop.run_forever()
+            loop.run_until_complete(executor.finish_background(STOP_GRACE))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            executor.leave_thread()
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+class InlineTasks(Channel):
+    """All tasks of the runtime: each takes its resources, runs on a pool thread and gives them back."""
+
+    def __init__(self, engine: InlineEngine) -> None:
+        super().__init__(strict=False)
+        self.engine = engine
+        self.host = Host(
+            "task",
+            "threaded",
+            {"default": NO_LIMIT},
+            wait=_never,
+            wake=_never,
+            start_thread=engine.start_thread,
+            on_exit=lambda reason: None,
+            runs_tasks=True,
+        )
+        self.host.open(None)
+
+    def send(self, call: OutgoingCall) -> None:
+        function = call.spec.function
+        assert function is not None
+        engine = self.engine
+        inline = InlineCall(call, engine, function.function)
+        inline.host = self.host
+        engine.pending[call.id] = inline
+        if not engine.scheduler.fits_ever(function.demand):
+            sentence = unmet(function.demand, engine.scheduler.total())
+            inline.fail(TaskUnschedulableError(f"The task {function.name} can never run: {sentence}"))
+            return
+        call.futures[-1].add_callback(lambda _: self._release(inline, function))
+        with engine.lock:
+            granted = engine.scheduler.request(function.demand, inline)
+        if granted:
+            self.start([inline])
+
+    def start(self, calls: Sequence[InlineCall]) -> None:
+        for call in calls:
+            call.holds = True
+            self.host.deliver(call)
+
+    def _release(self, call: InlineCall, function: FunctionSpec) -> None:
+        with self.engine.lock:
+            if not call.holds:
+                self.engine.scheduler.withdraw(call)
+                return
+            call.holds = False
+            granted = self.engine.scheduler.release(function.demand)
+        self.start(granted)
+
+
+def _never() -> None:
+    return
+
+
+class InlineEngine:
+    """All verbs in one process. See `klieg.engine.Engine` for what each promises."""
+
+    name = "inline"
+
+    def __init__(self, resources: Mapping[str, float], namespace: str) -> None:
+        self.process = new_process_number()
+        self.namespace = namespace
+        self.lock = threading.RLock()
+        self.scheduler: Scheduler[InlineCall] = Scheduler(resources)
+        self.pending: dict[int, InlineCall] = {}
+        self.actors: dict[int, InlineActor] = {}
+        self._names: dict[tuple[str, str], InlineActor] = {}
+        self._next_id = id_maker(self.process)
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._closed = False
+        self._pinned: dict[int, Named] = {}
+        self._dropped: SimpleQueue[int | StreamFuture | None] = SimpleQueue()
+        """Actors without handles, generators without consumers; SimpleQueue.put is safe in a finalizer."""
+        self._janitor = self.start_thread(self._clean_up, "klieg janitor")
+        self.tasks = InlineTasks(self)
+
+    def submit(
+        self, spec: TaskSpec, actor: ActorToken | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[ObjectFuture, ...]:
+        self._check_open()
+        payload, dependencies = serialization.dumps_arguments(args, kwargs, f"{spec.name}()")
+        channel = self.tasks if actor is None else actor.channel
+        call = OutgoingCall(spec, payload, dependencies, self._next_id)
+        call.keep = actor
+        enclosing = CURRENT.get()
+        call.deadline = inherited_deadline(spec, enclosing.deadline if enclosing else None)
+        channel.submit(call)
+        return call.futures
+
+    def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
+        self._check_open()
+        name = f"{spec.info.name}.__init__"
+        payload, dependencies = serialization.dumps_arguments(args, kwargs, f"{name}()")
+        number = self._next_id()
+        demand = spec.options.demand()
+        if not self.scheduler.fits_ever(demand):
+            sentence = unmet(demand, self.scheduler.total())
+            raise ActorUnschedulableError(f"The actor {spec.info.name} can never be placed: {sentence}")
+        key = (spec.options.namespace or self.namespace, spec.options.name or "")
+        with self.lock:
+            if spec.options.name and key in self._names:
+                raise ActorAlreadyExistsError(f"The name {key[1]!r} is taken by another actor in namespace {key[0]!r}.")
+            actor = self.actors[number] = InlineActor(self, number, spec)
+            if spec.options.name:
+                self._names[key] = actor
+        call = OutgoingCall(TaskSpec(name, method="__init__"), payload, dependencies, self._next_id)
+        actor.construct(call)
+        return ActorToken(number, actor, None if spec.options.lifetime == "detached" else self._dropped.put)
+
+    def put(self, value: Any) -> ObjectFuture:
+        self._check_open()
+        return ObjectFuture(self._next_id(), Value(serialization.dumps(value)))
+
+    def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
+        """Sleep until `ready()`; a task that sleeps gives its resources to others meanwhile."""
+        if ready():
+            return True
+        call = CURRENT.get()
+        if not isinstance(call, InlineCall) or call.host is not self.tasks.host or not call.holds:
+            return block_by_callbacks(ready, futures, deadline)
+        assert call.spec.function is not None
+        demand = call.spec.function.demand
+        with self.lock:
+            granted = self.scheduler.release(demand)
+        self.tasks.start(granted)
+        try:
+            return block_by_callbacks(ready, futures, deadline)
+        finally:
+            with self.lock:
+                self.scheduler.take(demand)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing to do: whoever resolves a future wakes the loop."""
+
+    def cancel(self, future: ObjectFuture, force: bool, recursive: bool) -> None:
+        call: OutgoingCall | None = future.call
+        if call is None:
+            return
+        error = cancelled_error(call.spec)
+        channel = call.channel
+        if channel is not None and channel.cancel_held(call, error):
+            return
+        inline = self.pending.get(call.id)
+        if inline is None:
+            return
+        if inline.holds or channel is not self.tasks:
+            inline.host.cancel(self.process, call.id, error)
+        else:
+            inline.fail(error)
+
+    def kill(self, actor: ActorToken, no_restart: bool) -> None:
+        actor.channel.die(KILLED)
+
+    def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
+        with self.lock:
+            actor = self._names.get((namespace or self.namespace, name))
+        return None if actor is None else (ActorToken(actor.id, actor, None), actor.spec.info)
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        with self.lock:
+            return list(self._names)
+
+    def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        return self.scheduler.total(), self.scheduler.free()
+
+    def shutdown(self) -> None:
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+        for actor in list(self.actors.values()):
+            actor.die("The actor is dead because `klieg.shutdown()` was called.")
+        self.tasks.host.exit("`klieg.shutdown()` was called.")
+        self.tasks.fail_held(RuntimeShutdownError)
+        for call in list(self.pending.values()):
+            call.fail(RuntimeShutdownError())
+        self.tasks.host.pool.stop()
+        self._dropped.put(None)
+        self._join_threads()
+
+    def start_thread(self, run: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return thread
+
+    def forget(self, actor: InlineActor) -> None:
+        with self.lock:
+            self.actors.pop(actor.id, None)
+            for key in [key for key, named in self._names.items() if named is actor]:
+                del self._names[key]
+
+    def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
+        stats: dict[str, dict[str, int]] = actor.channel.host.stats()
+        return stats
+
+    def pin(self, named: Named) -> None:
+        """The user pickles a ref or handle by hand: keep what it names, since nobody can know when the bytes go."""
+        self._pinned[named.id] = named
+
+    def future_of(self, number: int) -> ObjectFuture:
+        named = self._pinned.get(number)
+        if not isinstance(named, ObjectFuture):
+            raise ObjectLostError(f"No value is known under the id {number:x} in this runtime.")
+        return named
+
+    def token_of(self, number: int, info: ClassInfo) -> ActorToken:
+        named = self._pinned.get(number)
+        if not isinstance(named, ActorToken):
+            raise ActorHandleNotFoundError(f"No actor is known under the id {number:x} in this runtime.")
+        return named
+
+    def drop_stream(self, stream: StreamFuture) -> None:
+        self._dropped.put(stream)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeShutdownError
+
+    def _clean_up(self) -> None:
+        """End actors whose last handle is gone, and report errors that nobody read."""
+        while (dropped := self._dropped.get()) is not None:
+            report_unread()
+            if isinstance(dropped, StreamFuture):
+                dropped.close()
+                continue
+            actor = self.actors.get(dropped)
+            if actor is not None:
+                actor.host.exit(OUT_OF_SCOPE)
+
+    def _join_threads(self) -> None:
+        deadline = deadline_of(STOP_GRACE)
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                left = max(0.0, (deadline or 0) - time.monotonic())
+                thread.join(left)

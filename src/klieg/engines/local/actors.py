@@ -1,0 +1,239 @@
+"""The caller's channel to one actor: connects through the head, sends, and sorts things out when the process dies.
+
+    unconnected ──connect──► connected ──end of file──► unconnected (the head says: restarting, or dead) ──► dead
+
+Only the creator can start the actor's code: it keeps the class and the arguments, and sends them to every new process
+of the actor. The head holds neither.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from klieg.engines import failures
+from klieg.engines.calls import Channel, OutgoingCall
+from klieg.engines.local import wire
+from klieg.engines.local.connection import socket_pair
+from klieg.engines.local.functions import Exported
+from klieg.engines.local.peer import Peer
+from klieg.exceptions import ActorDiedError, ActorUnavailableError, HeadDiedError
+from klieg.outcome import Error
+
+if TYPE_CHECKING:
+    from klieg.engines.local.engine import LocalEngine
+
+
+class ActorChannel(Channel):
+    """The calls of this process to one actor of the local engine."""
+
+    def __init__(self, engine: LocalEngine, number: int, name: str, strict: bool, max_pending: int) -> None:
+        super().__init__(strict, max_pending)
+        self.engine = engine
+        self.number = number
+        self.name = name
+        self.peer: Peer | None = None
+        self.death: ActorDiedError | None = None
+        self._backlog: deque[OutgoingCall] = deque()
+        """Calls that wait for a connection, in order."""
+        self._connecting = False
+        self._constructor: tuple[OutgoingCall, Exported] | None = None
+        """For the creator: how to start the actor's code in a new process."""
+
+    # Calls
+
+    def send(self, call: OutgoingCall) -> None:
+        peer = self.peer
+        if peer is not None and not self._backlog:
+            peer.send_call(call)
+        else:
+            self._send_later(call)
+
+    def _send_later(self, call: OutgoingCall) -> None:
+        with self._lock:
+            if self.death is None:
+                self._backlog.append(call)
+                if self.peer is not None:
+                    self._drain()
+                elif not self._connecting:
+                    self._connect()
+                return
+        call.fail(self.death)
+
+    def _drain(self) -> None:
+        """Send the backlog; a call leaves it only after it was sent, so that nobody can overtake it."""
+        while self._backlog and self.peer is not None:
+            self.peer.send_call(self._backlog[0])
+            self._backlog.popleft()
+
+    def cancel_held(self, call: OutgoingCall, error: BaseException) -> bool:
+        if super().cancel_held(call, error):
+            return True
+        with self._lock:
+            if call not in self._backlog or call.peer is not None:
+                return False
+            self._backlog.remove(call)
+        call.fail(error)
+        return True
+
+    # The connection
+
+    def create(self, call: OutgoingCall, cls: Exported, process: int, request: dict[str, Any]) -> None:
+        """Ask the head for a process, and send it the constructor as soon as its arguments are there."""
+        self._constructor = (call, cls)
+        ours, theirs = socket_pair()
+        self.peer = None
+        self._connecting = True  # calls wait in the backlog until the constructor has been sent
+        peer = self.engine.add_peer(process, ours)
+        peer.users.add(self)
+        self.engine.head.tell("create", [theirs.detach()], actor=self.number, process=process, **request)
+        if call.when_ready(lambda ready: self._construct(peer, False)):
+            self._construct(peer, False)
+
+    def _construct(self, peer: Peer, restarted: bool) -> None:
+        assert self._constructor is not None
+        call, cls = self._constructor
+        failed = call.failed_dependency()
+        if failed is not None:
+            failed.unread = False
+            self._die(_init_failed(self, failures.loads(failed.payload)))
+            self.engine.head.tell("kill", actor=self.number, reason=str(self.death))
+            return
+        watcher = _Construction(self)
+        number = self.engine.next_number()
+        peer.send_constructor(number, call, cls, restarted)
+        peer.pending[number] = watcher
+        self._connected(peer)
+
+    def _connected(self, peer: Peer) -> None:
+        with self._lock:
+            self._connecting = False
+            self.peer = peer
+            self._drain()
+
+    def _connect(self) -> None:
+        """Ask the head for a connection; a dead or restarting actor is its answer, too."""
+        self._connecting = True
+        ours, theirs = socket_pair()
+        self.engine.head.request(
+            "connect", lambda answer, _: self._answered(answer, ours), [theirs.detach()], actor=self.number
+        )
+
+    def _answered(self, answer: dict[str, Any], ours: Any) -> None:
+        if "process" in answer:
+            peer = self.engine.add_peer(answer["process"], ours)
+            peer.users.add(self)
+            if self._constructor is not None:
+                self._construct(peer, restarted=True)
+            else:
+                self._connected(peer)
+            return
+        ours.close()
+        self._die(self._death_of(answer))
+
+    def _death_of(self, answer: dict[str, Any]) -> BaseException:
+        if "lost" in answer:
+            return self.engine.gone()
+        return ActorDiedError(answer["dead"], f"{self.number & (1 << 128) - 1:032x}", answer.get("init_failed", False))
+
+    def peer_lost(self, peer: Peer, unfinished: list[OutgoingCall]) -> None:
+        """The actor's process has died: find out why, then settle what was under way."""
+        with self._lock:
+            if self.peer is peer:
+                self.peer = None
+        if self.death is not None:
+            self._settle(unfinished, self.death, None)
+            return
+        self.engine.head.request(
+            "why", lambda answer, _: self._explained(answer, unfinished), actor=self.number, process=peer.process
+        )
+
+    def _explained(self, answer: dict[str, Any], unfinished: list[OutgoingCall]) -> None:
+        if "restarting" in answer:
+            error = ActorUnavailableError(
+                f"The actor {self.name} is being restarted: {answer['restarting']}", self._hex()
+            )
+            self._settle(unfinished, error, answer)
+            with self._lock:
+                reconnect = not self._connecting and (self._constructor is not None or bool(self._backlog))
+                if reconnect:
+                    self._connect()
+            return
+        death = self._death_of(answer)
+        self._die(death)
+        self._settle(unfinished, death, None)
+
+    def _settle(self, calls: list[OutgoingCall], error: BaseException, restarting: dict[str, Any] | None) -> None:
+        """What was under way when the process died: again, for calls that may be retried; else it failed."""
+        again = []
+        for call in calls:
+            if restarting is not None and call.retries:
+                call.retries -= call.retries > 0
+                call.peer = None
+                again.append(call)
+            else:
+                call.fail(error)
+        if again:
+            with self._lock:
+                self._backlog.extendleft(reversed(again))
+
+    def _die(self, death: BaseException) -> None:
+        with self._lock:
+            if self.death is None:
+                self.death = death if isinstance(death, ActorDiedError | HeadDiedError) else death  # type: ignore[assignment]
+            backlog = list(self._backlog)
+            self._backlog.clear()
+            self._connecting = False
+        for call in backlog:
+            call.fail(self.death)
+        self.fail_held(lambda: self.death or ActorDiedError())
+        self._constructor = None
+
+    def kill(self, no_restart: bool, reason: str) -> None:
+        """Dead at once from here, whatever the process still does."""
+        if no_restart:
+            self._die(ActorDiedError(reason, self._hex()))
+            peer = self.peer
+            if peer is not None:
+                for call in peer.take_pending():
+                    call.fail(self.death or ActorDiedError())
+        self.engine.head.ask("kill", actor=self.number, reason=reason, no_restart=no_restart)
+
+    def leave(self, reason: str) -> None:
+        """Nobody names the actor any more: it goes when it has done what it was asked."""
+        if self.peer is not None:
+            self.peer.send(wire.EXIT, 0, reason.encode())
+        elif self.death is None:
+            self.engine.head.tell("kill", actor=self.number, reason=reason)
+        self._constructor = None
+
+    def init_failed(self, error: Exception) -> None:
+        self._die(_init_failed(self, error))
+        peer = self.peer
+        if peer is not None:
+            self._settle([c for c in peer.take_pending() if isinstance(c, OutgoingCall)], self.death or error, None)
+
+    def _hex(self) -> str:
+        return f"{self.number & (1 << 128) - 1:032x}"
+
+
+def _init_failed(channel: ActorChannel, error: Exception) -> ActorDiedError:
+    return ActorDiedError(
+        f"The actor {channel.name} died because its constructor failed:\n{error}",
+        channel._hex(),
+        actor_init_failed=True,
+    )
+
+
+class _Construction:
+    """Waits for the constructor's outcome."""
+
+    def __init__(self, channel: ActorChannel) -> None:
+        self._channel = channel
+
+    def resolve(self, outcome: Any) -> None:
+        if isinstance(outcome, Error):
+            self._channel.init_failed(failures.loads(outcome.payload))
+
+    def fail(self, error: BaseException) -> None:
+        """The process died in the constructor; losing the connection says it better."""

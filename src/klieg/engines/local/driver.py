@@ -1,0 +1,116 @@
+"""The driver's side of starting and ending the runtime: it starts the head, and waits until all is gone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from klieg import session
+from klieg.engines.local.connection import socket_pair
+from klieg.engines.local.engine import LocalEngine
+from klieg.engines.local.interrupts import CtrlC
+from klieg.engines.local.reactor import Reactor
+from klieg.ids import new_process_number
+
+START_TIMEOUT: Final = 60.0
+"""Seconds the head gets to start: a fraction of a second does on an idle machine; a loaded one may need more."""
+
+STOP_TIMEOUT: Final = 5.0
+"""Seconds the head gets to end its workers and itself before it is killed, and they with it."""
+
+
+class DriverEngine(LocalEngine):
+    """The engine of the user's process, which started the head."""
+
+    def __init__(self, process: int, namespace: str, sock: socket.socket, head: subprocess.Popen[bytes]) -> None:
+        super().__init__(process, namespace, sock, Reactor())
+        self._head_process = head
+        self._ctrl_c = CtrlC(self.reactor)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if os.getpid() != self.pid:
+            return
+        self._ctrl_c.remove()
+        try:
+            self._head_process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._head_process.kill()
+            self._head_process.wait()
+
+
+def start_driver(resources: Mapping[str, float], namespace: str, log_to_driver: bool = True) -> LocalEngine:
+    """Start the head and return this process's engine; RuntimeError that says why if the machine refuses."""
+    if sys.platform != "linux":
+        raise RuntimeError("The local engine needs Linux; `init(engine='inline')` runs everywhere.")
+    process = new_process_number()
+    ours, theirs = socket_pair()
+    try:
+        head = _start_head(theirs, log_to_driver)
+    except OSError as error:
+        ours.close()
+        raise RuntimeError(f"klieg could not start its head process: {error}") from error
+    finally:
+        theirs.close()
+    engine = DriverEngine(process, namespace, ours, head)
+    _say_hello(engine, head, resources)
+    return engine
+
+
+def _start_head(theirs: socket.socket, log_to_driver: bool) -> subprocess.Popen[bytes]:
+    code = f"import sys; sys.path[:0] = {_own_paths()!r}; from klieg.engines.local.head.head import main; main({theirs.fileno()})"
+    output = None if log_to_driver else subprocess.DEVNULL
+    return subprocess.Popen(
+        [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", code],  # type: ignore[attr-defined]  # multiprocessing uses it too
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        env={**os.environ, "KLIEG_RUN_ID": secrets.token_hex(8)},
+    )
+
+
+def _own_paths() -> list[str]:
+    """Where klieg and cloudpickle are, for a head that must find these and nothing else by accident."""
+    import cloudpickle
+
+    import klieg
+
+    return list(
+        dict.fromkeys(os.path.dirname(os.path.dirname(os.path.abspath(m.__file__))) for m in (klieg, cloudpickle))
+    )
+
+
+def _say_hello(engine: DriverEngine, head: subprocess.Popen[bytes], resources: Mapping[str, float]) -> None:
+    answers: list[dict[str, Any]] = []
+    engine.head.request(
+        "hello",
+        lambda answer, _: answers.append(answer),
+        process=engine.process,
+        resources=dict(resources),
+        namespace=engine.namespace,
+        sys_path=[os.getcwd() if entry == "" else entry for entry in sys.path],
+        blocking_get=session.blocking_get,
+    )
+    ready = engine.reactor.block(lambda: bool(answers), time.monotonic() + START_TIMEOUT)
+    if ready and "pid" in answers[0]:
+        return
+    why = f"did not answer within {START_TIMEOUT:.0f} s" if not ready else _how_it_ended(head)
+    engine.shutdown()
+    raise RuntimeError(f"klieg's head process {why}; anything it printed is above. Nothing was left running.")
+
+
+def _how_it_ended(head: subprocess.Popen[bytes]) -> str:
+    try:
+        code = head.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return "closed its connection"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -1,0 +1,562 @@
+"""The engine of worker processes: the same object in the driver and in every worker, since workers make calls too.
+
+    submit ──► ActorChannel / TaskChannel ──► Peer ──► Link ──► (reactor writes) ... worker
+    block  ──► reactor: reads ──► Link ──► Peer ──► OutgoingCall.resolve ──► ObjectFuture
+
+The head is on the path of creation, placement and death only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from klieg.concurrency.call import CURRENT
+from klieg.concurrency.host import mode_of
+from klieg.engines import failures, serialization
+from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error, inherited_deadline
+from klieg.engines.local import wire
+from klieg.engines.local.actors import ActorChannel
+from klieg.engines.local.connection import socket_pair
+from klieg.engines.local.control import HeadClient
+from klieg.engines.local.functions import Exports, export
+from klieg.engines.local.leases import TaskChannel
+from klieg.engines.local.ownership import BorrowedFuture, BorrowedToken, Loans
+from klieg.engines.local.peer import Peer, Runner
+from klieg.engines.local.reactor import Reactor
+from klieg.engines.local.store import Store
+from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+from klieg.engines.serialization import Named
+from klieg.engines.unread import report_unread
+from klieg.exceptions import (
+    ActorAlreadyExistsError,
+    ActorHandleNotFoundError,
+    ActorUnschedulableError,
+    HeadDiedError,
+    ObjectLostError,
+    OwnerDiedError,
+    RuntimeShutdownError,
+)
+from klieg.ids import COUNTER_MASK, id_maker, new_process_number, process_of
+from klieg.outcome import UNREAD, Error, Outcome, Value
+from klieg.task import ActorSpec, ClassInfo, TaskSpec
+
+KILLED: Final = "The actor is dead because it was killed by `klieg.kill`."
+OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped."
+
+BLOCKED_AFTER: Final = 0.001
+"""Seconds after which a task that waits gives its resources to others; a result that is about to come is not worth it."""
+
+
+class LocalEngine:
+    """All verbs, over worker processes. See `klieg.engine.Engine` for what each promises."""
+
+    name = "local"
+
+    def __init__(self, process: int, namespace: str, head: socket.socket, reactor: Reactor) -> None:
+        self.process = process
+        self.namespace = namespace
+        self.reactor = reactor
+        self.pid = os.getpid()
+        self.runner: Runner | None = None
+        """In a worker: what carries out calls."""
+        self.exports = Exports()
+        self.loans = Loans()
+        self.store = Store(self)
+        self._next_id = id_maker(process)
+        self._numbers = itertools.count(1 << 48).__next__
+        """For questions to peers, apart from the numbers of calls."""
+        self._peers: dict[int, Peer] = {}
+        self._actors: weakref.WeakValueDictionary[int, ActorToken] = weakref.WeakValueDictionary()
+        self._channels: dict[int, ActorChannel] = {}
+        self._tasks: dict[Any, TaskChannel] = {}
+        self._borrowed: weakref.WeakValueDictionary[int, BorrowedFuture] = weakref.WeakValueDictionary()
+        self._pinned: dict[int, Named] = {}
+        self._dropped: deque[tuple[Callable[..., None], Any]] = deque()
+        self._push_soon: deque[TaskChannel] = deque()
+        self._sweeping = False
+        self._lock = threading.RLock()
+        self._gone: BaseException | None = None
+        """Why the runtime is over, once it is."""
+        self.on_head_lost: Callable[[], None] = _nothing
+        """What else to do when the head is gone: a worker ends itself."""
+        self.head = HeadClient(reactor, head, self._head_says, self._head_lost)
+        reactor.chores.append(self._do_chores)
+        reactor.ticks.append(self._tick)
+
+    # The verbs
+
+    def submit(
+        self, spec: TaskSpec, actor: ActorToken | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[ObjectFuture, ...]:
+        self._check_usable()
+        payload, dependencies = serialization.dumps_arguments(args, kwargs, spec.name, self.store.keep)
+        call = OutgoingCall(spec, payload, dependencies, self._next_id)
+        call.keep = actor
+        enclosing = CURRENT.get()
+        if enclosing is not None:
+            call.parent = enclosing.id
+            call.deadline = inherited_deadline(spec, enclosing.deadline)
+        elif spec.timeout is not None:
+            call.deadline = inherited_deadline(spec, None)
+        if spec.num_returns == "streaming":
+            self._open_stream(call)
+        channel: Channel = self._task_channel(spec) if actor is None else actor.channel
+        channel.submit(call)
+        return call.futures
+
+    def _task_channel(self, spec: TaskSpec) -> TaskChannel:
+        function = spec.function
+        assert function is not None
+        self.exports.function(function)
+        width = function.max_concurrency
+        key = (tuple(sorted(function.demand.items())), self.exports.function(function).key if width > 1 else b"")
+        channel = self._tasks.get(key)
+        if channel is None:
+            with self._lock:
+                channel = self._tasks.setdefault(key, TaskChannel(self, function.demand, width))
+        return channel
+
+    def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
+        self._check_usable()
+        info, options = spec.info, spec.options
+        name = f"{info.name}.__init__"
+        payload, dependencies = serialization.dumps_arguments(args, kwargs, name, self.store.keep)
+        cls = export(spec.cls, f"the actor class {info.name}")
+        number, process = self._next_id(), new_process_number()
+        mode = mode_of(info.is_async, options.max_concurrency, info.groups)
+        channel = ActorChannel(self, number, info.name, mode == "plain", options.max_pending_calls)
+        namespace = options.namespace or self.namespace
+        described = serialization.dumps(info)
+        assert isinstance(described, bytes)
+        request = {
+            "owner": self.process,
+            "name": options.name,
+            "namespace": namespace,
+            "detached": options.lifetime == "detached",
+            "max_restarts": options.max_restarts,
+            "demand": options.demand(),
+            "title": info.name,
+            "info": described.hex(),
+            "facts": {
+                "actor": number,
+                "name": options.name or "",
+                "mode": mode,
+                "max_concurrency": options.max_concurrency,
+                "info": described.hex(),
+            },
+        }
+        self._reserve(number, request, info.name)
+        call = OutgoingCall(TaskSpec(name, method="__init__"), payload, dependencies, self._next_id)
+        channel.create(call, cls, process, request)
+        self._channels[number] = channel
+        dropped = None if options.lifetime == "detached" else self._drop_actor
+        token = ActorToken(number, channel, dropped)
+        self._actors[number] = token
+        return token
+
+    def _reserve(self, number: int, request: dict[str, Any], class_name: str) -> None:
+        """Ask first where the head may refuse: the name is taken, or the resources do not exist."""
+        if request["name"] is None and not request["demand"]:
+            return
+        fields = {key: request[key] for key in ("name", "namespace", "demand")}
+        answer = self.head.ask("reserve", actor=number, **fields)
+        if "taken" in answer:
+            raise ActorAlreadyExistsError(
+                f"The name {request['name']!r} is taken by another actor in namespace {request['namespace']!r}."
+            )
+        if "impossible" in answer:
+            raise ActorUnschedulableError(f"The actor {class_name} can never be placed: {answer['impossible']}")
+        if "lost" in answer:
+            raise self.gone()
+
+    def put(self, value: Any) -> ObjectFuture:
+        self._check_usable()
+        return ObjectFuture(self._next_id(), Value(serialization.dumps(value, self.store.keep)))
+
+    def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
+        self._check_process()
+        call = CURRENT.get()
+        if call is None or self.runner is None or not self.runner.holds_resources:
+            return self.reactor.block(ready, deadline)
+        soon = time.monotonic() + BLOCKED_AFTER
+        if deadline is not None and deadline <= soon:
+            return self.reactor.block(ready, deadline)
+        if self.reactor.block(ready, soon):
+            return True
+        self.runner.give_back_queue()
+        self.head.tell("blocked")
+        try:
+            return self.reactor.block(ready, deadline)
+        finally:
+            self.head.tell("unblocked")
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.reactor.dirty:
+            self.reactor.flush()
+        self.reactor.attach(loop)
+
+    def cancel(self, future: ObjectFuture, force: bool, recursive: bool) -> None:
+        call: OutgoingCall | None = future.call
+        if call is None:
+            return
+        channel, error = call.channel, cancelled_error(call.spec)
+        if channel is not None and channel.cancel_held(call, error):
+            return
+        peer: Peer | None = call.peer
+        if peer is None:
+            return
+        if force:
+            call.retries = 0
+            peer.send(wire.CANCEL, call.id & COUNTER_MASK, b"\1" if recursive else b"\0")
+            if peer.pending.pop(call.id & COUNTER_MASK, None) is not None:
+                self.head.tell("end_worker", process=peer.process)
+                call.fail(error)
+            return
+        peer.send(wire.CANCEL, call.id & COUNTER_MASK, b"\1" if recursive else b"\0")
+
+    def kill(self, actor: ActorToken, no_restart: bool) -> None:
+        self._check_usable()
+        if not isinstance(actor.channel, ActorChannel) or actor.channel.engine is not self:
+            raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
+        actor.channel.kill(no_restart, KILLED)
+
+    def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
+        self._check_usable()
+        answer = self.head.ask("find", name=name, namespace=namespace or self.namespace)
+        if "actor" not in answer:
+            return None
+        info: ClassInfo = serialization.loads(bytes.fromhex(answer["info"]))
+        return ActorToken(answer["actor"], self._channel(answer["actor"], info), None), info
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        self._check_usable()
+        return [(namespace, name) for namespace, name in self.head.ask("names")["names"]]
+
+    def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        self._check_usable()
+        answer = self.head.ask("resources")
+        return answer["total"], answer["free"]
+
+    def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
+        self._check_usable()
+        peer = actor.channel.peer
+        if peer is None:
+            return {}
+        answer = ObjectFuture(0)
+        peer.ask(wire.STATS, b"", _Answer(answer))
+        self.reactor.block(lambda: answer.outcome is not None)
+        assert answer.outcome is not None
+        if isinstance(answer.outcome, Error):
+            answer.outcome.unread = False
+            raise failures.loads(answer.outcome.payload)
+        stats: dict[str, dict[str, int]] = serialization.loads(answer.outcome.payload)
+        return stats
+
+    def resize(self, actor: ActorToken, group: str, limit: int) -> None:
+        peer = actor.channel.peer
+        if peer is not None:
+            peer.send(wire.RESIZE, 0, json.dumps([group, limit]).encode())
+
+    def shutdown(self) -> None:
+        """End everything; the driver's alone. Workers end when the head does."""
+        with self._lock:
+            if self._gone is None:
+                self._gone = RuntimeShutdownError()
+        if os.getpid() == self.pid:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._fail_everything()
+        self.reactor.nudge()
+        for peer in list(self._peers.values()):
+            peer.link.close()
+        self.head.close()
+        self.reactor.close()
+        self.store.close()
+
+    # Refs and handles that come and go
+
+    def pin(self, named: Named) -> None:
+        """The user pickles a ref or handle by hand: keep what it names, since nobody can know when the bytes go."""
+        self._pinned[named.id] = named
+
+    def future_of(self, number: int) -> ObjectFuture:
+        named = self._pinned.get(number) or self._borrowed.get(number) or self.loans.find(number)
+        if named is None and process_of(number) != self.process:
+            named = self._new_borrowed(number)
+        if not isinstance(named, ObjectFuture):
+            raise ObjectLostError(f"No value is known under the id {number:x} in this runtime.")
+        return named
+
+    def token_of(self, number: int, info: ClassInfo) -> ActorToken:
+        """The token of an actor whose handle did not come in a message: it does not keep the actor alive."""
+        token = self._actors.get(number)
+        return token if token is not None else ActorToken(number, self._channel(number, info), None)
+
+    def lend(self, named: Named, process: int) -> None:
+        """A message to `process` names a ref or an actor."""
+        if isinstance(named, BorrowedFuture | BorrowedToken):
+            body = json.dumps([named.id, process]).encode()
+            self._owner_peer(named.id).send(wire.LEND, 0, body)
+        elif not isinstance(named, ActorToken) or named.counted:
+            self.loans.lend(named, process)
+
+    def borrow(self, number: int, is_actor: bool) -> Named:
+        """A message names a ref or an actor: what stands for it in this process, one loan the more."""
+        if process_of(number) == self.process:
+            return self._come_home(number, is_actor)
+        if is_actor:
+            return self._borrow_actor(number)
+        with self._lock:
+            future = self._borrowed.get(number) or self._new_borrowed(number)
+            future.loans += 1
+        return future
+
+    def _come_home(self, number: int, is_actor: bool) -> Named:
+        named = self.loans.find(number) or self._pinned.get(number) or self._actors.get(number)
+        if named is None:
+            raise ObjectLostError(f"The value of {number:x}, which was lent out, came back after it was freed.")
+        self.loans.change(number, self.process, -1)  # the sender has lent it to us, its owner
+        return named
+
+    def _new_borrowed(self, number: int) -> BorrowedFuture:
+        future = BorrowedFuture(number, self._fetch, self._note_drop)
+        self._borrowed[number] = future
+        return future
+
+    def _borrow_actor(self, number: int) -> ActorToken:
+        with self._lock:
+            token = self._actors.get(number)
+            if not isinstance(token, BorrowedToken):
+                token = BorrowedToken(number, self._channel(number, None), self._note_drop)
+                self._actors[number] = token
+            token.loans += 1
+        return token
+
+    def _channel(self, number: int, info: ClassInfo | None) -> ActorChannel:
+        with self._lock:
+            channel = self._channels.get(number)
+            if channel is None:
+                channel = self._channels[number] = ActorChannel(self, number, info.name if info else "actor", False, -1)
+        return channel
+
+    def _note_drop(self, number: int, loans: int) -> None:
+        self._dropped.append((self._release, (number, loans)))
+        self.reactor.ring()
+
+    def _drop_actor(self, number: int) -> None:
+        self._dropped.append((self._actor_unnamed, (number,)))
+        self.reactor.ring()
+
+    def drop_stream(self, stream: StreamFuture) -> None:
+        self._dropped.append((_close_stream, (stream,)))
+        self.reactor.ring()
+
+    def _do_chores(self) -> None:
+        while self._dropped:
+            function, arguments = self._dropped.popleft()
+            function(*arguments)
+        while self._push_soon:
+            self._push_soon.popleft().push()
+
+    def _tick(self) -> None:
+        if UNREAD:
+            report_unread()
+
+    def _release(self, number: int, loans: int) -> None:
+        if not loans or self._gone is not None:
+            return
+        self._owner_peer(number).send(wire.RELEASE, 0, json.dumps([[number, loans]]).encode(), now=False)
+
+    def _actor_unnamed(self, number: int) -> None:
+        channel = self._channels.pop(number, None)
+        if channel is not None and self._gone is None:
+            channel.leave(OUT_OF_SCOPE)
+
+    def _fetch(self, future: BorrowedFuture) -> None:
+        self._owner_peer(future.id).ask(wire.FETCH, str(future.id).encode(), _Fetch(future))
+
+    def _open_stream(self, call: OutgoingCall) -> None:
+        stream = call.futures[0]
+        assert isinstance(stream, StreamFuture)
+
+        def grant(taken: int) -> None:
+            peer = call.peer
+            if peer is not None and (taken < 0 or call.spec.backpressure > 0):
+                peer.send(wire.GRANT, call.id & COUNTER_MASK, wire.SIGNED.pack(taken))
+
+        stream.grant = grant
+
+    # Peers: one connection for each pair of processes that have something to say, closed only by death
+
+    def add_peer(self, process: int, sock: socket.socket) -> Peer:
+        peer = Peer(self, process, sock)
+        self._peers.setdefault(process, peer)
+        return peer
+
+    def peer_of(self, process: int, fds: list[int]) -> Peer:
+        """The connection to a process: the one there is, or a new one on the descriptor that came with the news."""
+        if fds:
+            return self.add_peer(process, socket.socket(fileno=fds[0]))
+        return self._peers[process]
+
+    def _owner_peer(self, number: int) -> Peer:
+        """The connection to the owner of an id, made through the head if there is none."""
+        process = process_of(number)
+        with self._lock:
+            peer = self._peers.get(process)
+            if peer is None:
+                ours, theirs = socket_pair()
+                peer = self.add_peer(process, ours)
+                self.head.tell("connect", [theirs.detach()], process=process)
+        return peer
+
+    def peer_lost(self, peer: Peer) -> None:
+        """The process at the other end is dead: give back what it held, settle what it owed."""
+        if self._peers.get(peer.process) is peer:
+            del self._peers[peer.process]
+        self.loans.forget_process(peer.process)
+        if self.runner is not None:
+            self.runner.caller_lost(peer)
+        unfinished = peer.take_pending()
+        calls = [w for w in unfinished if isinstance(w, OutgoingCall) and w.channel is not None]
+        for waiting in unfinished:
+            if waiting not in calls:
+                waiting.fail(
+                    self._gone or OwnerDiedError("The process that owned the value died, and the value with it.")
+                )
+        channels = {*peer.users, *(call.channel for call in calls)}
+        for channel in channels:
+            channel.peer_lost(peer, [call for call in calls if call.channel is channel])
+
+    def watch_process(self, process: int) -> None:
+        """Something was lent to a process that we may have no connection to: have the head tell us when it dies."""
+        if process not in self._peers and process != self.process:
+            self.head.request("watch", lambda answer, _: self.loans.forget_process(process), process=process)
+
+    def next_number(self) -> int:
+        return self._numbers()
+
+    def retry(self, call: OutgoingCall, failure: bytes) -> bool:
+        """True if the error is one that the call is to be retried on, and it will be."""
+        wanted = call.spec.retry_exceptions
+        if not wanted or not call.retries or call.channel is None:
+            return False
+        error = failures.loads(failure)
+        if wanted is not True and not isinstance(error, tuple(wanted)):
+            return False
+        call.retries -= call.retries > 0
+        channel = call.channel
+        channel.ended(call)
+        call.peer = None
+        channel.send(call)
+        return True
+
+    def push_soon(self, channel: TaskChannel) -> None:
+        """Look at the channel's line again at the end of this round of messages."""
+        self._push_soon.append(channel)
+
+    def watch_leases(self) -> None:
+        """From now until no worker is leased any more, give back those that stay idle."""
+        if not self._sweeping:
+            self._sweeping = True
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        self.reactor.call_at(time.monotonic() + 0.1, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = any([channel.give_back_idle() for channel in list(self._tasks.values())])
+        if self._sweeping:
+            self._sweep_later()
+
+    # The head
+
+    def _head_says(self, message: dict[str, Any], fds: list[int]) -> None:
+        verb = message.get("verb")
+        if verb == "peer":
+            self.peer_of(message["process"], fds)
+        elif verb == "wanted":
+            for channel in list(self._tasks.values()):
+                channel.give_back_idle(at_once=True)
+
+    def _head_lost(self, why: str) -> None:
+        with self._lock:
+            if self._gone is None:
+                self._gone = HeadDiedError(
+                    "klieg's head process died, and with it the runtime. `klieg.shutdown()` and `klieg.init()` start a new one."
+                )
+        self.on_head_lost()
+        self._fail_everything()
+
+    def _fail_everything(self) -> None:
+        """The runtime is over: whoever waits for anything is told."""
+        for peer in list(self._peers.values()):
+            for waiting in peer.take_pending():
+                waiting.fail(self.gone())
+        for channel in list(self._channels.values()):
+            channel._die(self.gone())
+        for tasks in list(self._tasks.values()):
+            tasks.fail_held(self.gone)
+            for call in tasks.drain():
+                call.fail(self.gone())
+
+    def gone(self) -> BaseException:
+        """Why the runtime is over."""
+        return self._gone or RuntimeShutdownError()
+
+    def _check_usable(self) -> None:
+        if self._gone is not None:
+            raise self.gone()
+        self._check_process()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self.pid:
+            raise RuntimeError(
+                "This process was forked from one that uses klieg; its connections belong to the parent. Start processes "
+                "by `subprocess` or multiprocessing's 'spawn' method, or use klieg's own tasks and actors."
+            )
+
+
+class _Fetch:
+    """Waits for the value of a borrowed ref."""
+
+    def __init__(self, future: BorrowedFuture) -> None:
+        self._future = future
+
+    def resolve(self, outcome: Outcome) -> None:
+        self._future.resolve(outcome)
+
+    def fail(self, error: BaseException) -> None:
+        self._future.resolve(Error(failures.dumps(error, "")))
+
+
+class _Answer:
+    """Waits for the answer to a question."""
+
+    def __init__(self, future: ObjectFuture) -> None:
+        self._future = future
+
+    def resolve(self, outcome: Outcome) -> None:
+        self._future.resolve(outcome)
+
+    def fail(self, error: BaseException) -> None:
+        self._future.resolve(Error(failures.dumps(error, "")))
+
+
+def _close_stream(stream: StreamFuture) -> None:
+    stream.close()
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,503 @@
+"""The head: one single-threaded process that owns registry, placement and supervision, and forks the workers.
+
+    driver ──(inherited socket)── head ──(inherited sockets)── workers
+       └───────────── connections that the head has passed on ─────┘
+
+It relays descriptors and facts, never values: it unpickles nothing and imports nothing of the user's. When the driver's
+connection ends, however the driver died, it ends every worker and itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+from klieg.engines.local import wire
+from klieg.engines.local.connection import Link, socket_pair
+from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
+from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
+from klieg.engines.local.reactor import Reactor
+from klieg.engines.scheduler import Scheduler, unmet
+from klieg.ids import new_process_number, process_of
+
+DEATHS_KEPT: Final = 10_000
+"""Processes whose cause of death is remembered, for those who ask late."""
+
+CRASH_LOOP: Final = 1.0
+"""Seconds within which another death of a restarted actor counts as a crash loop."""
+
+BACK_OFF: Final = 0.1
+"""Seconds before a crash-looping actor is started again; doubled at each turn, up to LONGEST_BACK_OFF."""
+LONGEST_BACK_OFF: Final = 10.0
+
+SHUT_DOWN: Final = "the runtime was shut down"
+
+Message = dict[str, Any]
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Worker:
+    """A process that the head has forked."""
+
+    process: int
+    pid: int
+    actor: ActorRecord | None
+    demand: Mapping[str, float]
+    """The resources held on its behalf now; empty while it is idle."""
+    width: int
+    lessee: int = 0
+    """The process that may send it tasks."""
+    blocked: bool = False
+    """True while it waits and its resources are lent to others."""
+    leaving: str = ""
+    """Why it ends, if it has said so or has been told to."""
+    init_failed: bool = False
+    no_restart: bool = False
+    met: set[int] = dataclasses.field(default_factory=set)
+    """Processes that have a connection to it for tasks."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Lease:
+    """A request for a worker."""
+
+    client: Client
+    request: int
+    demand: Mapping[str, float]
+    width: int
+
+
+class Client:
+    """A process's line to the head."""
+
+    def __init__(self, head: Head, process: int, sock: socket.socket) -> None:
+        self.head = head
+        self.process = process
+        self.link = Link(head.reactor, sock, self._on_frames, self._on_close)
+
+    def tell(self, verb: str, fds: list[int] | None = None, **fields: Any) -> None:
+        self._send({"verb": verb, **fields}, fds or [])
+
+    def answer(self, request: int, fds: list[int] | None = None, **fields: Any) -> None:
+        self._send({"answers": request, **fields}, fds or [])
+
+    def _send(self, message: Message, fds: list[int]) -> None:
+        if fds:
+            message["fds"] = len(fds)
+            self.link.send_with_fds(wire.control_frame(message), fds)
+        else:
+            self.link.send(wire.control_frame(message), now=True)
+
+    def _on_frames(self, frames: list[wire.Frame]) -> None:
+        for _, _, body in frames:
+            message: Message = json.loads(body)
+            socks = [socket.socket(fileno=self.link.fds.popleft()) for _ in range(message.get("fds", 0))]
+            self.head.handle(self, message, socks)
+
+    def _on_close(self, why: str) -> None:
+        self.head.client_lost(self)
+
+
+class Head:
+    def __init__(self, driver: socket.socket) -> None:
+        self.reactor = Reactor(monitored=False)
+        self.done = False
+        self._settings: Message = {}
+        self._registry = Registry()
+        self._scheduler: Scheduler[ActorRecord | Lease] = Scheduler({})
+        self._clients: dict[int, Client] = {}
+        self._workers: dict[int, Worker] = {}
+        self._idle: dict[int, list[Worker]] = {}
+        """Task workers without a lease, by width; the last one used is the warmest."""
+        self._leases: dict[tuple[int, int], Lease] = {}
+        """Requests in the line, by client and number."""
+        self._deaths: dict[int, str] = {}
+        self._mourners: dict[int, list[Callable[[], None]]] = {}
+        """What to do when a process dies."""
+        self._early: dict[int, list[tuple[Client, Message, socket.socket]]] = {}
+        """Connections to actors whose creation has not come through yet."""
+        self._driver = Client(self, 0, driver)
+
+    def run(self) -> NoReturn:
+        while not self.done:
+            self.reactor.block(lambda: self.done, self.reactor.next_timer())
+            self.reactor.run_timers()
+        self._end_workers()
+        os._exit(0)
+
+    def handle(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """One message from a process; dispatched on its verb."""
+        handler: Callable[[Client, Message, list[socket.socket]], None] = getattr(self, f"_on_{message['verb']}")
+        handler(client, message, socks)
+
+    # Life of the runtime
+
+    def _on_hello(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        self._settings = message
+        self._scheduler = Scheduler(message["resources"])
+        client.process = message["process"]
+        self._clients[client.process] = client
+        client.answer(message["request"], pid=os.getpid())
+
+    def client_lost(self, client: Client) -> None:
+        self._clients.pop(client.process, None)
+        if client is self._driver:
+            self.done = True
+            return
+        worker = self._workers.get(client.process)
+        if worker is not None:
+            end_group(worker.pid)  # dead already, or as good as: nobody can reach it any more
+
+    def _end_workers(self) -> None:
+        for worker in self._workers.values():
+            end_group(worker.pid)
+        for worker in self._workers.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(worker.pid, 0)
+
+    # Actors
+
+    def _on_reserve(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        if not self._scheduler.fits_ever(message["demand"]):
+            client.answer(message["request"], impossible=unmet(message["demand"], self._scheduler.total()))
+        elif message["name"] and not self._registry.reserve((message["namespace"], message["name"]), message["actor"]):
+            client.answer(message["request"], taken=True)
+        else:
+            client.answer(message["request"])
+
+    def _on_create(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        actor = ActorRecord(message["actor"], message, message["max_restarts"])
+        self._registry.add(actor)
+        actor.waiting.append((message["owner"], socks[0], None))
+        actor.process = message["process"]
+        if self._scheduler.request(actor.demand, actor):
+            self._place(actor)
+        for waiting in self._early.pop(actor.number, []):
+            self._connect_actor(*waiting)
+
+    def _place(self, actor: ActorRecord) -> None:
+        """Give the actor, whose resources are taken, a process, and that process the connections that wait for it."""
+        waiting, actor.waiting = actor.waiting, []
+        worker = self._fork(actor.process, actor.request["title"], actor, 1, [(p, s) for p, s, _ in waiting])
+        if isinstance(worker, str):
+            for granted in self._scheduler.release(actor.demand):
+                self._granted(granted)
+            self._bury(actor, worker)
+            return
+        worker.demand = actor.demand
+        actor.become(ActorState.ALIVE)
+        for _, sock, then in waiting:
+            sock.close()
+            if then is not None:
+                then()
+
+    def _connect_actor(self, client: Client, message: Message, sock: socket.socket) -> None:
+        actor = self._registry.get(message["actor"])
+        if actor is None:
+            self._connect_early(client, message, sock)
+        elif actor.state is ActorState.DEAD:
+            sock.close()
+            client.answer(message["request"], dead=actor.death, init_failed=actor.init_failed)
+        elif actor.state is ActorState.ALIVE:
+            self._introduce(actor.process, client.process, sock)
+            client.answer(message["request"], process=actor.process)
+        else:
+            actor.waiting.append(
+                (client.process, sock, lambda: client.answer(message["request"], process=actor.process))
+            )
+
+    def _connect_early(self, client: Client, message: Message, sock: socket.socket) -> None:
+        """The handle was faster than the news of the actor's creation, unless its creator is dead."""
+        if process_of(message["actor"]) in self._clients:
+            self._early.setdefault(message["actor"], []).append((client, message, sock))
+        else:
+            sock.close()
+            client.answer(message["request"], dead="The actor is not known in this runtime; its creator died.")
+
+    def _on_connect(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        if "actor" in message:
+            self._connect_actor(client, message, socks[0])
+        else:
+            self._introduce(message["process"], client.process, socks[0])
+
+    def _introduce(self, process: int, caller: int, sock: socket.socket) -> None:
+        """Hand one end of a connection to `process`; if it is gone, the caller sees the end of file."""
+        target = self._clients.get(process)
+        if target is None:
+            sock.close()
+        else:
+            target.tell("peer", [sock.detach()], process=caller)
+
+    def _on_kill(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        actor = self._registry.get(message["actor"])
+        if actor is not None and actor.state is not ActorState.DEAD:
+            self._kill(actor, message["reason"], message.get("no_restart", True))
+        if "request" in message:
+            client.answer(message["request"])
+
+    def _kill(self, actor: ActorRecord, reason: str, no_restart: bool) -> None:
+        worker = self._workers.get(actor.process) if actor.state is ActorState.ALIVE else None
+        if worker is not None:
+            worker.leaving = worker.leaving or reason
+            worker.no_restart = worker.no_restart or no_restart
+            end_group(worker.pid)
+        elif no_restart:
+            self._scheduler.withdraw(actor)
+            self._bury(actor, reason)
+
+    def _bury(self, actor: ActorRecord, reason: str) -> None:
+        self._registry.bury(actor, reason)
+        waiting, actor.waiting = actor.waiting, []
+        for _, sock, then in waiting:
+            sock.close()
+            if then is not None:
+                then()
+
+    def _on_leaving(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        worker = self._workers.get(client.process)
+        if worker is not None:
+            worker.leaving = worker.leaving or message["reason"]
+            worker.init_failed = message["init_failed"]
+            worker.no_restart = True
+
+    def _on_find(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        actor = self._registry.find((message["namespace"], message["name"]))
+        if actor is None:
+            client.answer(message["request"])
+        else:
+            client.answer(message["request"], actor=actor.number, info=actor.request["info"])
+
+    def _on_names(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        client.answer(message["request"], names=self._registry.names())
+
+    # Tasks
+
+    def _on_lease(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        demand = message["demand"]
+        lease = Lease(client, message["request"], demand, message["width"])
+        if not self._scheduler.fits_ever(demand):
+            client.answer(lease.request, impossible=unmet(demand, self._scheduler.total()))
+        elif self._scheduler.request(demand, lease):
+            self._grant(lease)
+        else:
+            self._leases[client.process, lease.request] = lease
+            self._ask_lessees_back()
+
+    def _grant(self, lease: Lease) -> None:
+        """Give the lessee, whose resources are taken, a worker."""
+        self._leases.pop((lease.client.process, lease.request), None)
+        lessee = lease.client.process
+        idle = self._idle.setdefault(lease.width, [])
+        ours: socket.socket | None = None
+        if idle:
+            worker: Worker | str = idle.pop()
+            assert isinstance(worker, Worker)
+            if lessee not in worker.met:
+                ours, theirs = socket_pair()
+                self._introduce(worker.process, lessee, theirs)
+        else:
+            ours, theirs = socket_pair()
+            worker = self._fork(new_process_number(), "task", None, lease.width, [(lessee, theirs)])
+            theirs.close()
+        if isinstance(worker, str):
+            if ours is not None:
+                ours.close()
+            for granted in self._scheduler.release(lease.demand):
+                self._granted(granted)
+            lease.client.answer(lease.request, impossible=worker)
+            return
+        worker.lessee, worker.demand = lessee, lease.demand
+        worker.met.add(lessee)
+        lease.client.answer(lease.request, [ours.detach()] if ours is not None else [], process=worker.process)
+
+    def _granted(self, item: ActorRecord | Lease) -> None:
+        if isinstance(item, Lease):
+            self._grant(item)
+        else:
+            self._place(item)
+
+    def _on_give_back(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        worker = self._workers.get(message["process"])
+        if worker is None or worker.lessee != client.process:
+            return
+        worker.lessee = 0
+        self._idle.setdefault(worker.width, []).append(worker)
+        self._release(worker)
+
+    def _on_withdraw(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        lease = self._leases.pop((client.process, message["lease"]), None)
+        if lease is not None:
+            self._scheduler.withdraw(lease)
+            client.answer(lease.request, withdrawn=True)
+
+    def _ask_lessees_back(self) -> None:
+        """Somebody waits: whoever holds idle workers is to give them back now."""
+        for process in {worker.lessee for worker in self._workers.values() if worker.lessee}:
+            lessee = self._clients.get(process)
+            if lessee is not None:
+                lessee.tell("wanted")
+
+    def _release(self, worker: Worker) -> None:
+        """The worker no longer needs its resources."""
+        demand, worker.demand = worker.demand, {}
+        blocked, worker.blocked = worker.blocked, False
+        if not blocked:
+            for granted in self._scheduler.release(demand):
+                self._granted(granted)
+
+    def _on_blocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        worker = self._workers.get(client.process)
+        if worker is not None and not worker.blocked:
+            worker.blocked = True
+            for granted in self._scheduler.release(worker.demand):
+                self._granted(granted)
+
+    def _on_unblocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        worker = self._workers.get(client.process)
+        if worker is not None and worker.blocked:
+            worker.blocked = False
+            self._scheduler.take(worker.demand)
+
+    def _on_end_worker(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        worker = self._workers.get(message["process"])
+        if worker is not None:
+            end_group(worker.pid)
+
+    def _on_resources(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        client.answer(message["request"], total=self._scheduler.total(), free=self._scheduler.free())
+
+    # Birth and death
+
+    def _fork(
+        self, process: int, title: str, actor: ActorRecord | None, width: int, callers: list[tuple[int, socket.socket]]
+    ) -> Worker | str:
+        """A new worker, or why there is none."""
+        ours, theirs = socket_pair()
+        config = {
+            **self._settings,
+            "process": process,
+            "title": title,
+            "width": width,
+            "actor": actor.request["facts"] if actor is not None else None,
+            "holds_resources": actor is None or bool(actor.demand),
+        }
+        try:
+            pid = fork(config, theirs, callers)
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            return f"no worker process could be started: {error.strerror} (limits on processes or memory?)"
+        theirs.close()
+        worker = self._workers[process] = Worker(process, pid, actor, {}, width)
+        self._clients[process] = Client(self, process, ours)
+        Watched(self.reactor, pid, lambda exit: self._worker_died(worker, exit))
+        return worker
+
+    def _worker_died(self, worker: Worker, exit: Exit) -> None:
+        del self._workers[worker.process]
+        client = self._clients.pop(worker.process, None)
+        if client is not None:
+            client.link.close()
+        if worker in self._idle.get(worker.width, []):
+            self._idle[worker.width].remove(worker)
+        self._remember_death(worker.process, worker.leaving or str(exit))
+        for lease in [lease for lease in self._leases.values() if lease.client.process == worker.process]:
+            del self._leases[worker.process, lease.request]
+            self._scheduler.withdraw(lease)
+        if worker.actor is not None:
+            self._actor_lost(worker.actor, worker, exit)
+        self._release(worker)
+        self._orphans(worker.process)
+        for tell in self._mourners.pop(worker.process, []):
+            tell()
+
+    def _remember_death(self, process: int, why: str) -> None:
+        self._deaths[process] = why
+        if len(self._deaths) > DEATHS_KEPT:
+            del self._deaths[next(iter(self._deaths))]
+
+    def _orphans(self, process: int) -> None:
+        """What ends with the process that made it: actors it created, tasks it has sent."""
+        for actor in self._registry.owned_by(process):
+            self._kill(actor, "The actor is dead because its owner, the process that created it, died.", True)
+        for worker in self._workers.values():
+            if worker.lessee == process:
+                end_group(worker.pid)
+        for number in [n for n in self._early if process_of(n) == process]:
+            for client, message, sock in self._early.pop(number):
+                self._connect_early(client, message, sock)
+
+    def _actor_lost(self, actor: ActorRecord, worker: Worker, exit: Exit) -> None:
+        """Its process has died: for good, or to be started again."""
+        why = worker.leaving or str(exit)
+        if worker.no_restart or not actor.restarts_left:
+            actor.init_failed = worker.init_failed
+            self._bury(actor, why if worker.leaving else f"The actor died: {why}.")
+            return
+        actor.restarts_left -= actor.restarts_left > 0
+        actor.become(ActorState.RESTARTING)
+        actor.process = new_process_number()
+        self.reactor.call_at(time.monotonic() + _delay(actor), lambda: self._restart(actor))
+
+    def _restart(self, actor: ActorRecord) -> None:
+        if actor.state is ActorState.RESTARTING and self._scheduler.request(actor.demand, actor):
+            self._place(actor)
+
+    def _on_why(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """How did that process die? Answered once it has."""
+        process = message["process"]
+        if process in self._workers:
+            self._mourners.setdefault(process, []).append(lambda: self._on_why(client, message, socks))
+            return
+        why = self._deaths.get(process, "its process is gone")
+        actor = self._registry.get(message.get("actor", 0))
+        if actor is None:
+            client.answer(message["request"], dead=why)
+        elif actor.state is ActorState.DEAD:
+            client.answer(message["request"], dead=actor.death, init_failed=actor.init_failed)
+        else:
+            client.answer(message["request"], restarting=why)
+
+    def _on_watch(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """Tell the client when that process is dead."""
+
+        def tell() -> None:
+            client.answer(message["request"])
+
+        if message["process"] in self._clients:
+            self._mourners.setdefault(message["process"], []).append(tell)
+        else:
+            tell()
+
+
+def _delay(actor: ActorRecord) -> float:
+    """Seconds to wait before the next start: none at first, more and more in a crash loop."""
+    now = time.monotonic()
+    actor.restart_times = [*(t for t in actor.restart_times if now - t < LONGEST_BACK_OFF), now]
+    crashes = 0
+    for earlier, later in zip(actor.restart_times, actor.restart_times[1:], strict=False):
+        crashes = crashes + 1 if later - earlier < CRASH_LOOP + _back_off(crashes) else 0
+    return _back_off(crashes)
+
+
+def _back_off(crashes: int) -> float:
+    return min(BACK_OFF * 2.0 ** (crashes - 1), LONGEST_BACK_OFF) if crashes else 0.0
+
+
+def main(fd: int) -> NoReturn:
+    """What the driver starts: `fd` is its end of the line to the head."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+    # Workers are forked from here: whatever they all need is imported once, now.
+    import klieg.engines.local.worker  # noqa: F401
+
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # workers print whole lines
+    Head(socket.socket(fileno=fd)).run()

@@ -1,0 +1,110 @@
+"""Forks workers from the head, which is single-threaded and warm: two milliseconds and a megabyte each."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from klieg.engines.local.failpoints import failpoint
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def fork(config: dict[str, Any], head_end: socket.socket, callers: list[tuple[int, socket.socket]]) -> int:
+    """Start a worker; returns its process id here, and never in the child. Raises OSError where the machine refuses."""
+    failpoint("head.before_fork")
+    gc.freeze()  # the collector must not touch, and so copy, the pages that parent and child share
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    _run_child(config, parent, head_end, callers)
+
+
+def _run_child(
+    config: dict[str, Any], parent: int, head_end: socket.socket, callers: list[tuple[int, socket.socket]]
+) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()  # its own group: Ctrl-C at the terminal is the driver's, and children of users can be ended with it
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        _libc.prctl(_PR_SET_NAME, f"klieg:{config['title']}"[:15].encode())
+        _close_all_but({0, 1, 2, head_end.fileno(), *(sock.fileno() for _, sock in callers)})
+        failpoint("worker.before_hello")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        sys.path[:] = config["sys_path"]
+        from klieg.engines.local import worker  # imported already: the head is warm
+
+        worker.main(config, head_end, callers)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Close what belongs to the head. The objects around those descriptors stay alive, unused, in the frames below."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+class Exit:
+    """How a process ended."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def __str__(self) -> str:
+        code = os.waitstatus_to_exitcode(self.status)
+        if code >= 0:
+            return f"its process ended with exit code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = ", possibly because the machine ran out of memory" if -code == signal.SIGKILL else ""
+        return f"its process was killed by {name}{hint}"
+
+
+class Watched:
+    """A child's pidfd in the reactor: tells once when the child has ended, reaps it and ends what it has started."""
+
+    def __init__(self, reactor: Any, pid: int, on_exit: Callable[[Exit], None]) -> None:
+        self.pid = pid
+        self._reactor = reactor
+        self._on_exit = on_exit
+        self._fd = os.pidfd_open(pid)
+        reactor.add(self._fd, self, select.EPOLLIN)
+
+    def on_events(self, mask: int) -> None:
+        self._reactor.remove(self._fd)
+        os.close(self._fd)
+        end_group(self.pid)  # before it is reaped: while the zombie is there, nobody else can have its number
+        _, status = os.waitpid(self.pid, 0)
+        self._on_exit(Exit(status))
+
+
+def end_group(pid: int) -> None:
+    """Kill the process and everything it has started in its own group."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        try:
+            os.kill(pid, signal.SIGKILL)  # it has not come to its `setsid` yet, or it is a zombie: no harm
+        except ProcessLookupError:
+            return

@@ -1,0 +1,211 @@
+"""Tasks on their way to workers: ask the head once for a worker of that shape, push many tasks, give it back when idle.
+
+A worker that answers fast gets several tasks at a time; one that is slow, or that waits for something itself, gives
+back what it has not started, and it goes to another. So pipelining never makes a task wait for a slow neighbour.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from klieg.engines.calls import Channel, OutgoingCall
+from klieg.engines.local.peer import Peer
+from klieg.exceptions import TaskUnschedulableError, WorkerCrashedError
+
+if TYPE_CHECKING:
+    from klieg.engines.local.engine import LocalEngine
+
+DEEPEST: Final = 128
+"""Tasks that may be in one fast worker at a time: enough to hide the round trip, little to take back."""
+
+FAST: Final = 0.001
+"""Seconds between two answers of a worker that is worth pipelining to."""
+
+IDLE: Final = 0.25
+"""Seconds a worker is kept without work before it is given back."""
+
+MOST_REQUESTS: Final = 64
+"""Requests for workers that may stand open at the head from one process for one shape."""
+
+
+class Leased:
+    """A worker that this process may send tasks to."""
+
+    __slots__ = ("answered", "depth", "idle_since", "inflight", "peer")
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.inflight: dict[OutgoingCall, None] = {}
+        """Tasks it has, oldest first: the first is the one that runs."""
+        self.depth = 1
+        self.answered = 0.0
+        self.idle_since = time.monotonic()
+
+
+class TaskChannel(Channel):
+    """The tasks of this process that need the same resources."""
+
+    def __init__(self, engine: LocalEngine, demand: Mapping[str, float], width: int = 1) -> None:
+        super().__init__(strict=False)
+        self.engine = engine
+        self.demand = demand
+        self._width = width
+        """Tasks that share a worker by design: async ones."""
+        self._queue: deque[OutgoingCall] = deque()
+        self._workers: dict[Peer, Leased] = {}
+        self._requests: set[int] = set()
+
+    def send(self, call: OutgoingCall) -> None:
+        with self._lock:
+            self._queue.append(call)
+            self._push()
+
+    def _push(self) -> None:
+        """Give waiting tasks to workers with room, the emptiest first; ask for more workers if tasks are left."""
+        queue = self._queue
+        for leased in sorted(self._workers.values(), key=_load):
+            while queue and len(leased.inflight) < leased.depth:
+                call = queue[0]
+                if leased.inflight and self._width == 1 and not _may_share(call):
+                    break
+                queue.popleft()
+                leased.inflight[call] = None
+                leased.peer.send_call(call)
+            if not queue:
+                return
+        wanted = min(len(queue), MOST_REQUESTS) - len(self._requests)
+        for _ in range(wanted):
+            self._request()
+
+    def _request(self) -> None:
+        cell: list[int] = []
+        number = self.engine.head.request(
+            "lease", lambda answer, fds: self._granted(answer, fds, cell), demand=self.demand, width=self._width
+        )
+        cell.append(number)
+        self._requests.add(number)
+
+    def _granted(self, answer: dict[str, Any], fds: list[int], cell: list[int]) -> None:
+        with self._lock:
+            self._requests.difference_update(cell)
+            if "process" in answer:
+                peer = self.engine.peer_of(answer["process"], fds)
+                peer.users.add(self)
+                leased = self._workers[peer] = Leased(peer)
+                leased.depth = self._width
+                self.engine.watch_leases()
+                self._push()
+                if not leased.inflight:
+                    self._give_back(leased)
+                return
+            refused = list(self._queue) if "impossible" in answer or "lost" in answer else []
+            if refused:
+                self._queue.clear()
+        for call in refused:
+            if "lost" in answer:
+                call.fail(self.engine.gone())
+            else:
+                call.fail(TaskUnschedulableError(f"The task {call.spec.name} can never run: {answer['impossible']}"))
+
+    def ended(self, call: OutgoingCall) -> None:
+        peer = call.peer
+        if peer is None:
+            return
+        with self._lock:
+            leased = self._workers.get(peer)
+            if leased is None or call not in leased.inflight:
+                return
+            del leased.inflight[call]
+            now = time.monotonic()
+            if self._width == 1:
+                leased.depth = min(2 * leased.depth, DEEPEST) if now - leased.answered < FAST else 1
+            leased.answered = leased.idle_since = now
+            if self._queue:
+                self._push()
+
+    def returned(self, call: OutgoingCall, peer: Peer) -> None:
+        """The worker has not started the task and is busy: it goes to the front of the line again."""
+        with self._lock:
+            leased = self._workers.get(peer)
+            if leased is not None:
+                leased.inflight.pop(call, None)
+                leased.depth = 1
+            call.peer = None
+            call.exclusive = True
+            self._queue.appendleft(call)
+            self.engine.push_soon(self)
+
+    def push(self) -> None:
+        with self._lock:
+            self._push()
+
+    def peer_lost(self, peer: Peer, unfinished: list[OutgoingCall]) -> None:
+        with self._lock:
+            self._workers.pop(peer, None)
+        if unfinished:
+            self.engine.head.request("why", lambda answer, _: self._explained(answer, unfinished), process=peer.process)
+
+    def _explained(self, answer: dict[str, Any], unfinished: list[OutgoingCall]) -> None:
+        """The oldest task is the one that was running; those behind it had not started."""
+        again = []
+        for call in unfinished:
+            if call is unfinished[0]:
+                if not call.retries:
+                    if "lost" in answer:
+                        call.fail(self.engine.gone())
+                    else:
+                        call.fail(WorkerCrashedError(f"The worker that ran {call.spec.name}() died: {answer['dead']}"))
+                    continue
+                call.retries -= call.retries > 0
+            call.peer = None
+            call.exclusive = True
+            again.append(call)
+        if again:
+            with self._lock:
+                self._queue.extendleft(reversed(again))
+                self._push()
+
+    def cancel_held(self, call: OutgoingCall, error: BaseException) -> bool:
+        if super().cancel_held(call, error):
+            return True
+        with self._lock:
+            if call not in self._queue:
+                return False
+            self._queue.remove(call)
+        call.fail(error)
+        return True
+
+    def give_back_idle(self, at_once: bool = False) -> bool:
+        """Give back the workers that have had nothing to do for a while; True if some are still held."""
+        now = time.monotonic()
+        with self._lock:
+            surplus = len(self._requests) - len(self._queue)
+            for number in list(self._requests)[: max(0, surplus)]:
+                self.engine.head.tell("withdraw", lease=number)
+            for leased in list(self._workers.values()):
+                if not leased.inflight and (at_once or now - leased.idle_since > IDLE):
+                    self._give_back(leased)
+            return bool(self._workers or self._requests)
+
+    def _give_back(self, leased: Leased) -> None:
+        self._workers.pop(leased.peer, None)
+        leased.peer.users.discard(self)
+        self.engine.head.tell("give_back", process=leased.peer.process)
+
+    def drain(self) -> list[OutgoingCall]:
+        with self._lock:
+            calls = list(self._queue)
+            self._queue.clear()
+        return calls
+
+
+def _load(leased: Leased) -> int:
+    return len(leased.inflight)
+
+
+def _may_share(call: OutgoingCall) -> bool:
+    """A task that was given back, or must not run twice, goes to a worker of its own."""
+    return not call.exclusive and call.retries != 0

@@ -1,0 +1,290 @@
+"""Whoever waits, polls: the one place in a process that looks at sockets.
+
+    a thread in `get` / `wait` ──► leads: polls, dispatches what arrives (its own result or another's), writes
+    other threads that wait    ──► follow: sleep until their result is there or the leader leaves
+    an asyncio loop            ──► leads when its selector says that the epoll descriptor is readable
+    the monitor thread         ──► leads when nobody has for some milliseconds, so that nothing is ever stuck
+
+No thread stands between a socket and the one who waits for it: a hand-off costs two wake-ups across cores, ten times
+what the call itself costs.
+
+Rules kept here:
+- dispatching happens under the lead, by one thread at a time; handlers never block and never raise.
+- whoever changes what a leader waits for calls `nudge` afterwards; a leader looks again after it has announced that it
+  will block. So one of the two always sees the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import os
+import select
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from klieg.engines.objects import Ready
+
+SPIN: Final = 200e-6
+"""Seconds to look at the sockets before sleeping on them: two wake-ups across cores cost 50-99 µs (design.md, 3)."""
+
+GRACE: Final = 0.005
+"""Seconds for which events may lie before the monitor takes them up: long enough not to disturb whoever is about to."""
+
+PATIENCE: Final = 0.02
+"""Seconds between two looks of the monitor while others lead."""
+
+
+LOOK_AROUND: Final = 0.01
+"""Seconds between two looks of the monitor while it is restless."""
+
+
+class Handler(Protocol):
+    def on_events(self, mask: int) -> None:
+        """The descriptor is ready. Never blocks, never raises."""
+
+
+class Reactor:
+    def __init__(self, monitored: bool = True) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._lead = threading.Lock()
+        self._followers: list[tuple[Ready, threading.Semaphore]] = []
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._blocking = False
+        self._spin = SPIN
+        self._rounds = 0
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_count = itertools.count()
+        self._closed = False
+        self.dispatching = False
+        self.dirty: deque[Any] = deque()
+        """Links with frames that wait to be written."""
+        self.chores: list[Callable[[], None]] = []
+        """Called after each round and by the monitor: what must not wait for long and may be done by anybody."""
+        self.foreign_waiters = 0
+        """Threads that wait for results without polling (`future().result()`): the monitor then leads at once."""
+        self._epoll.register(self._bell, select.EPOLLIN)
+        self._handlers[self._bell] = self
+        self.ticks: list[Callable[[], None]] = []
+        """Called by the monitor thread each time it looks, without the lead."""
+        self.restless: Callable[[], bool] = _never
+        """True while the monitor should look around by itself, though no message comes."""
+        self._monitor: threading.Thread | None = None
+        if monitored:
+            self._monitor = threading.Thread(target=self._watch, name="klieg monitor", daemon=True)
+            self._monitor.start()
+
+    def add(self, fd: int, handler: Handler, mask: int = select.EPOLLIN) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, mask)
+
+    def modify(self, fd: int, mask: int) -> None:
+        self._epoll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def block(self, ready: Ready, deadline: float | None = None) -> bool:
+        """Wait until `ready()`, leading if nobody else does; False once `deadline` (`time.monotonic`) has passed."""
+        while not ready():
+            if self._lead.acquire(blocking=False):
+                try:
+                    return self._lead_until(ready, deadline)
+                finally:
+                    self._lead.release()
+                    self._pass_on()
+            if not self._follow(ready, deadline):
+                return ready()
+        return True
+
+    def poll(self) -> None:
+        """One round without waiting, unless another thread leads."""
+        if self._lead.acquire(blocking=False):
+            try:
+                self._dispatch(self._epoll.poll(0))
+            finally:
+                self._lead.release()
+                self._pass_on()
+
+    def nudge(self) -> None:
+        """What somebody waits for may have changed without a message having come."""
+        if self._blocking:
+            self.ring()
+        elif self._followers:
+            self._wake_followers()
+
+    def ring(self) -> None:
+        """Wake whoever sleeps on the sockets. Takes no lock: finalizers may call it."""
+        try:
+            os.eventfd_write(self._bell, 1)
+        except OSError:  # closed
+            return
+
+    def on_events(self, mask: int) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a running asyncio loop lead whenever there is something to read."""
+        if loop not in self._loops:
+            self._loops.add(loop)
+            loop.add_reader(self._epoll.fileno(), self.poll)
+
+    def detach_loops(self) -> None:
+        for loop in list(self._loops):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(loop.remove_reader, self._epoll.fileno())
+
+    def call_at(self, moment: float, function: Callable[[], None]) -> None:
+        """Have the monitor call `function` at about `moment` (`time.monotonic`)."""
+        heapq.heappush(self._timers, (moment, next(self._timer_count), function))
+        if self._timers[0][2] is function:
+            self.ring()
+
+    def close(self) -> None:
+        self._closed = True
+        self.ring()
+        if self._monitor is not None and self._monitor is not threading.current_thread():
+            self._monitor.join()
+        self.detach_loops()
+        self._epoll.close()
+        os.close(self._bell)
+
+    # Leading and following
+
+    def _lead_until(self, ready: Ready, deadline: float | None) -> bool:
+        poll, spin_end = self._epoll.poll, 0.0
+        while not ready():
+            if self.dirty:
+                self.flush()
+            events = poll(0)
+            if not events:
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    return False
+                if not spin_end:
+                    spin_end = now + self._spin
+                if now < spin_end:
+                    os.sched_yield()  # the one who is to answer may need this very core
+                    continue
+                events = self._sleep(ready, deadline, now)
+                if time.monotonic() - now < SPIN:
+                    self._spin = SPIN
+                else:
+                    self._spin *= 0.5
+                spin_end = 0.0
+            elif spin_end:
+                self._spin = SPIN
+                spin_end = 0.0
+            self._dispatch(events)
+        return True
+
+    def _sleep(self, ready: Ready, deadline: float | None, now: float) -> list[tuple[int, int]]:
+        self._blocking = True
+        try:
+            if ready() or self.dirty:
+                return []
+            return self._epoll.poll(None if deadline is None else deadline - now)
+        finally:
+            self._blocking = False
+
+    def _dispatch(self, events: list[tuple[int, int]]) -> None:
+        self._rounds += 1
+        self.dispatching = True
+        handlers = self._handlers
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler.on_events(mask)
+        for chore in self.chores:
+            chore()
+        self.dispatching = False  # before the look at `dirty`: who queues a frame now sees to it on its own
+        if self.dirty:
+            self.flush()
+        if self._followers:
+            self._wake_followers()
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
+        dirty = self.dirty
+        while dirty:
+            try:
+                link = dirty.popleft()
+            except IndexError:
+                return
+            link.flush()
+
+    def _follow(self, ready: Ready, deadline: float | None) -> bool:
+        """Sleep until it is worth looking again; False if the deadline has passed."""
+        bell = threading.Semaphore(0)
+        entry = (ready, bell)
+        self._followers.append(entry)
+        try:
+            if not self._lead.locked() or ready():
+                return True
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            bell.acquire(timeout=left)
+            return True
+        finally:
+            self._followers.remove(entry)
+
+    def _wake_followers(self) -> None:
+        for ready, bell in list(self._followers):
+            if ready():
+                bell.release()
+
+    def _pass_on(self) -> None:
+        """The lead is free: whoever follows may want it."""
+        for _, bell in self._followers[:1]:
+            bell.release()
+
+    # The monitor
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._epoll.fileno(), select.POLLIN)
+        while not self._closed:
+            poll.poll(self._until_next_timer())
+            if self._closed:
+                return
+            self.run_timers()
+            rounds = self._rounds
+            if not self.foreign_waiters:
+                time.sleep(GRACE)
+            for tick in self.ticks:
+                tick()
+            if rounds == self._rounds:
+                self.poll()
+            else:
+                time.sleep(PATIENCE - GRACE)
+
+    def _until_next_timer(self) -> float | None:
+        limit = LOOK_AROUND if self.restless() else None
+        if self._timers:
+            until = max(0.0, self._timers[0][0] - time.monotonic()) + 0.001
+            limit = until if limit is None else min(until, limit)
+        return None if limit is None else limit * 1000
+
+    def next_timer(self) -> float | None:
+        """When the next timer is due, in `time.monotonic` seconds."""
+        return self._timers[0][0] if self._timers else None
+
+    def run_timers(self) -> None:
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,403 @@
+"""A worker process: the runner of one actor, or of tasks, around the concurrency core.
+
+    Peer ──► Runner.call ──► Host.deliver ──► executor ──► WireCall.succeed ──► Peer
+
+Its main thread runs a plain actor's calls and all tasks, an async actor's loop, or waits while a pool works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import logging
+import os
+import selectors
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from klieg import engine as engines
+from klieg import session
+from klieg.concurrency.call import Call
+from klieg.concurrency.generators import Stream
+from klieg.concurrency.host import Host, limits_of
+from klieg.engines import failures, serialization
+from klieg.engines.local import wire
+from klieg.engines.local.engine import LocalEngine
+from klieg.engines.local.failpoints import failpoint
+from klieg.engines.local.functions import Imports
+from klieg.engines.local.interrupts import InterruptTasks
+from klieg.engines.local.peer import SPECS_KEPT, Peer
+from klieg.engines.local.reactor import SPIN, Reactor
+from klieg.engines.objects import ActorToken
+from klieg.engines.returns import split_returns
+from klieg.engines.unpicklable import explain_value
+from klieg.exceptions import TaskCancelledError
+from klieg.outcome import Serialized
+from klieg.task import ClassInfo, TaskSpec
+
+FLUSH_EVERY: Final = 0.001
+"""Seconds for which answers may be held back to be written together, while more calls are waiting."""
+
+STUCK_AFTER: Final = 0.01
+"""Seconds in one task after which those behind it are given back, to run elsewhere."""
+
+EXIT_GRACE: Final = 1.0
+"""Seconds that tasks left behind on an async actor's loop get to clean up when it exits."""
+
+logger = logging.getLogger("klieg")
+
+
+class WireCall(Call):
+    """A call that came on a connection."""
+
+    __slots__ = ("function", "payload", "peer", "runner", "values")
+
+    def __init__(self, runner: Runner, peer: Peer, number: int, known: KnownSpec, payload: Serialized) -> None:
+        super().__init__(number, peer.process, known.spec, known.target)
+        self.runner = runner
+        self.peer = peer
+        self.function = known.function
+        self.payload: Serialized | None = payload
+        self.values: list[tuple[int | str, Serialized]] | None = None
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.function is not None:
+            self.target = self.runner.imports.load(self.function)
+        payload, self.payload = self.payload, None
+        values, self.values = self.values, None
+        return serialization.loads_arguments(payload or b"", values)
+
+    def succeed(self, value: Any) -> None:
+        try:
+            payloads = split_returns(value, self.spec, self._dumps)
+        except BaseException as error:
+            self.fail(error)
+            return
+        failpoint("worker.after_result_pickled")
+        self.peer.send_payloads(self.id, payloads, self.runner.answer_now())
+
+    def _dumps(self, value: Any) -> Serialized:
+        return serialization.dumps(value, self.runner.engine.store.keep)
+
+    def fail(self, error: BaseException) -> None:
+        self.peer.send_error(self.id, failures.dumps(error, self.spec.name), self.runner.answer_now())
+
+    def open_stream(self) -> Stream:
+        block = None if self.runner.host.mode == "async" else self.runner.engine.reactor.block
+        self.stream = Stream(self._emit, self.spec.backpressure, block)
+        taken = self.runner.grants.pop((self.peer, self.id), 0)
+        if taken < 0:
+            self.stream.close()
+        else:
+            self.stream.grant(taken)
+        return self.stream
+
+    def _emit(self, index: int, item: Any) -> None:
+        try:
+            payload = self._dumps(item)
+        except Exception as error:
+            raise explain_value(error, f"item {index} of {self.spec.name}()", item) from error
+        self.peer.send_item(self.id, index, payload)
+
+
+class ConstructorCall(WireCall):
+    """The first call of an actor. If it fails, the process ends, and the head learns why."""
+
+    __slots__ = ("cls",)
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(error)
+        text = failures.format_traceback(error, self.spec.name)
+        self.runner.leave(f"its constructor failed:\n{text}", code=1, init_failed=True)
+
+
+class KnownSpec:
+    """A spec that a caller has described: what all its calls have in common."""
+
+    __slots__ = ("function", "spec", "target")
+
+    def __init__(self, fields: dict[str, Any], host: Host) -> None:
+        self.function = bytes.fromhex(fields["function"]) if "function" in fields else None
+        self.target = None if self.function else host.special(fields["method"])
+        self.spec = TaskSpec(
+            name=fields["name"],
+            method=fields["method"],
+            num_returns=fields["num_returns"],
+            group=fields["group"],
+            run_in=fields["run_in"],
+            backpressure=fields["backpressure"],
+        )
+
+
+class Runner:
+    """Turns messages into calls of the host, and the host's wishes into messages."""
+
+    def __init__(self, engine: LocalEngine, config: dict[str, Any]) -> None:
+        self.engine = engine
+        self.config = config
+        self.imports = Imports()
+        self.grants: dict[tuple[Peer, int], int] = {}
+        """What consumers of generators have said before the generator ran."""
+        self._left = False
+        self._leaving: tuple[str, int] | None = None
+        self._written = 0.0
+        self._watched: tuple[Call | None, float] = (None, 0.0)
+        self.host = self._make_host()
+        self.holds_resources = config["holds_resources"]
+        self._interrupts = InterruptTasks(self)
+        engine.reactor.ticks.append(self._tick)
+        engine.reactor.restless = self._restless
+
+    def _make_host(self) -> Host:
+        config = self.config
+        facts = config["actor"]
+        loop = None
+        if facts is None:
+            mode, limits, name = "plain", {"default": 1}, "task"
+            if config["width"] > 1:
+                mode, limits = "async", {"default": config["width"]}
+        else:
+            info: ClassInfo = serialization.loads(bytes.fromhex(facts["info"]))
+            mode, name = facts["mode"], info.name
+            limits = limits_of(info.is_async, facts["max_concurrency"], info.groups)
+        if mode == "async":
+            loop = asyncio.SelectorEventLoop(PollingSelector())
+            asyncio.set_event_loop(loop)
+        host = Host(
+            name,
+            mode,  # type: ignore[arg-type]  # from the description
+            limits,
+            wait=self._wait,
+            wake=self.engine.reactor.nudge,
+            start_thread=_start_thread,
+            on_exit=self.leave,
+            loop=loop,
+            interrupt=self._interrupt,
+            runs_tasks=facts is None,
+        )
+        if facts is None:
+            host.open(None)
+        else:
+            host.info = info
+            host.actor_name = facts["name"]
+            host.token = ActorToken(facts["actor"], self.engine._channel(facts["actor"], info), None)
+        return host
+
+    # The main thread
+
+    def run(self) -> NoReturn:
+        """Run until told to leave, then end the process."""
+        if self.host.loop is not None:
+            self._run_loop()
+        else:
+            self.host.main.run()
+        self._exit()
+
+    def _run_loop(self) -> None:
+        executor = self.host.loop
+        assert executor is not None
+        executor.adopt_thread()
+        self.engine.reactor.attach(executor.loop)
+        executor.loop.run_forever()
+        with contextlib.suppress(BaseException):
+            executor.loop.run_until_complete(executor.finish_background(EXIT_GRACE))
+            executor.loop.run_until_complete(executor.loop.shutdown_asyncgens())
+
+    def _wait(self) -> None:
+        """Called by the main executor when it has nothing to do: look for messages until it has."""
+        main = self.host.main
+        self.engine.reactor.flush()
+        self.engine.reactor.block(lambda: bool(main.ready) or main.stopped)
+
+    def answer_now(self) -> bool:
+        """True if an answer should be written at once: nothing more is waiting to run, or the last one was long ago."""
+        if self.host.mode == "async":
+            return False  # the loop writes at the end of its step
+        now = time.monotonic()
+        if now - self._written < FLUSH_EVERY and self.host.mailbox.default_waiting:
+            return False
+        self._written = now
+        return True
+
+    # Messages
+
+    def spec(self, peer: Peer, number: int, body: bytes) -> None:
+        if len(peer.specs) > 2 * SPECS_KEPT:
+            del peer.specs[next(iter(peer.specs))]
+        peer.specs[number] = KnownSpec(json.loads(body), self.host)
+
+    def function(self, body: bytes) -> None:
+        self.imports.add(body[:16], body[16:])
+
+    def construct(self, peer: Peer, number: int, body: bytes) -> None:
+        reader = wire.Reader(body)
+        fields = reader.fields
+        cls = bytes(reader.blob(fields["cls"]))
+        spec = KnownSpec(
+            {
+                "name": f"{self.host.name}.__init__", "method": "__init__", "num_returns": 1, "group": "default",
+                "run_in": "loop", "backpressure": -1,
+            },
+            self.host,
+        )  # fmt: skip
+        call = ConstructorCall(self, peer, number, spec, peer.read_payload(reader, fields["args"]))
+        call.values = [(place, peer.read_payload(reader, value)) for place, value in fields["values"]]
+        self.host.restarted = fields["restarted"]
+        self.host.construct(lambda: serialization.loads(cls), call)
+
+    def call(self, peer: Peer, number: int, body: bytes) -> None:
+        known = peer.specs[wire.SPEC_NUMBER.unpack_from(body)[0]]
+        self.host.deliver(WireCall(self, peer, number, known, body[4:]))
+
+    def call_full(self, peer: Peer, number: int, body: bytes) -> None:
+        reader = wire.Reader(body)
+        fields = reader.fields
+        call = WireCall(self, peer, number, peer.specs[fields["spec"]], peer.read_payload(reader, fields["args"]))
+        call.values = [(place, peer.read_payload(reader, value)) for place, value in fields["values"]]
+        call.deadline = fields["deadline"]
+        self.host.deliver(call)
+
+    def cancel(self, peer: Peer, number: int, body: bytes) -> None:
+        self.host.cancel(peer.process, number, TaskCancelledError())
+
+    def grant(self, peer: Peer, number: int, taken: int) -> None:
+        call = self.host.calls.get((peer.process, number))
+        if call is None:
+            return
+        if call.stream is None:
+            self.grants[peer, number] = taken
+        elif taken < 0:
+            call.stream.close()
+        else:
+            call.stream.grant(taken)
+
+    def caller_lost(self, peer: Peer) -> None:
+        """Nobody will read the answers to what this caller has asked: what has not started, need not."""
+        for call in [c for c in list(self.host.calls.values()) if isinstance(c, WireCall) and c.peer is peer]:
+            self.host.cancel(peer.process, call.id, TaskCancelledError("The process that made the call died."))
+
+    def exit(self, reason: str) -> None:
+        self.host.exit(reason)
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        return self.host.stats()
+
+    def resize(self, group: str, limit: int) -> None:
+        self.host.resize(group, limit)
+
+    def give_back_queue(self) -> None:
+        """Let others run the tasks that wait here behind one that takes long."""
+        if not self.host.runs_tasks:
+            return
+        for call in self.host.give_back():
+            assert isinstance(call, WireCall)
+            call.peer.send(wire.RETURNED, call.id)
+
+    # Trouble and the end
+
+    def _tick(self) -> None:
+        """Called by the monitor thread every few milliseconds while there is something to do."""
+        current, now = self.host.main.current, time.monotonic()
+        if current is not self._watched[0]:
+            self._watched = (current, now)
+        elif current is not None and now - self._watched[1] > STUCK_AFTER:
+            self.give_back_queue()
+
+    def _restless(self) -> bool:
+        return self.host.runs_tasks and self.host.mailbox.waiting > 0
+
+    def _interrupt(self, call: Call) -> None:
+        if self.host.runs_tasks:
+            self._interrupts.interrupt(call)
+
+    def leave(self, reason: str, code: int | None = None, init_failed: bool = False) -> None:
+        """End this process once the main thread is free."""
+        if self._leaving is None:
+            self._leaving = (reason, code if code is not None else 0)
+            self.engine.head.tell("leaving", reason=reason, init_failed=init_failed)
+            if self.host.loop is not None:
+                self.host.loop.stop()
+            self.host.main.stop()
+
+    def _exit(self) -> NoReturn:
+        assert self._leaving is not None
+        _, code = self._leaving
+        failpoint("worker.before_exit")
+        self.engine.reactor.flush()
+        instance, self.host.instance = self.host.instance, None
+        del instance
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
+        _flush_output()
+        self._drain_answers()
+        os._exit(code)
+
+    def _drain_answers(self) -> None:
+        """Answers that the sockets have not taken yet must not be lost with the process."""
+        deadline = time.monotonic() + EXIT_GRACE
+        links = [peer.link for peer in list(self.engine._peers.values())] + [self.engine.head.link]
+        self.engine.reactor.block(lambda: not any(link.unwritten for link in links if not link.closed), deadline)
+
+
+class PollingSelector(selectors.EpollSelector):
+    """The selector of an actor's loop: looks for a moment before it sleeps, since the next call may be on its way."""
+
+    _expecting = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        events = super().select(0)
+        if events or (timeout is not None and timeout <= 0):
+            self._expecting = time.monotonic()
+            return events
+        now = time.monotonic()
+        end = min(now + SPIN, now + timeout if timeout is not None else now + SPIN)
+        if now - self._expecting < 10 * SPIN:
+            while time.monotonic() < end:
+                os.sched_yield()
+                events = super().select(0)
+                if events:
+                    self._expecting = time.monotonic()
+                    return events
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - now))
+        return super().select(timeout)
+
+
+def _start_thread(run: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def main(config: dict[str, Any], head_socket: Any, callers: list[tuple[int, Any]]) -> NoReturn:
+    """What a forked process does for the rest of its life."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    reactor = Reactor()
+    engine = LocalEngine(config["process"], config["namespace"], head_socket, reactor)
+    engine.on_head_lost = _end_now
+    session.blocking_get = config["blocking_get"]
+    engines.use(engine)
+    runner = Runner(engine, config)
+    engine.runner = runner
+    session.worker_host = runner.host
+    for process, sock in callers:
+        engine.add_peer(process, sock)
+    runner.run()
+
+
+def _end_now() -> NoReturn:
+    """The runtime is gone: nothing here is of use to anybody."""
+    _flush_output()
+    os._exit(1)

@@ -1,0 +1,54 @@
+"""From what a method returned to the payloads of its refs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from klieg.engines.failures import NOTHING
+from klieg.engines.unpicklable import explain_value
+from klieg.outcome import Serialized
+from klieg.task import TaskSpec
+
+
+def split_returns(value: Any, spec: TaskSpec, dumps: Callable[[Any], Serialized]) -> list[Serialized]:
+    """One payload for each ref of the call.
+
+    Raises ValueError or TypeError where the value does not fit `num_returns`, and TypeError where it cannot be pickled.
+    """
+    count = spec.num_returns
+    if count == 1:
+        return [_dumps_one(value, spec, dumps)]
+    if count in (0, "streaming"):
+        return [NOTHING]
+    if count == "dynamic":
+        return [_dumps_one(list(value), spec, dumps)]
+    if inspect.isgenerator(value):
+        value = list(value)
+    try:
+        values = list(value)
+    except TypeError:
+        raise TypeError(
+            f"{spec.name}() has num_returns={count} and must return that many objects, not one {type(value).__name__}."
+        ) from None
+    if len(values) != count:
+        raise ValueError(f"Task returned {len(values)} objects, but num_returns={count}.")
+    return [_dumps_one(item, spec, dumps) for item in values]
+
+
+def _dumps_one(value: Any, spec: TaskSpec, dumps: Callable[[Any], Serialized]) -> Serialized:
+    try:
+        return dumps(value)
+    except Exception as error:
+        if inspect.isgenerator(value) or inspect.isasyncgen(value):
+            raise TypeError(
+                f'{spec.name}() returned a generator; call it with `.options(num_returns="streaming")` to receive '
+                "its items, or return a list."
+            ) from None
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(
+                f"{spec.name}() returned a coroutine that nobody awaits: it cannot be sent. Define it with `async def`."
+            ) from None
+        raise explain_value(error, f"what {spec.name}() returned", value) from error

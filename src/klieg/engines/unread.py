@@ -1,0 +1,24 @@
+"""Errors whose ref was dropped before anybody looked: reported once, so that nothing is lost silently."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from klieg.engines import failures
+from klieg.outcome import UNREAD
+
+logger = logging.getLogger("klieg")
+
+
+def report_unread() -> None:
+    """Log every error nobody read. Called by a thread that has nothing in hand; never by a finalizer."""
+    while UNREAD:
+        payload = UNREAD.popleft()
+        if os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS") == "1" or not isinstance(payload, bytes):
+            continue
+        logger.error(
+            "Unhandled error: the ref of a failed call was dropped unread "
+            "(silence this with RAY_IGNORE_UNHANDLED_ERRORS=1).\n%s",
+            failures.loads(payload),
+        )

@@ -1,0 +1,218 @@
+"""Options of tasks, actors and calls: one table of what is allowed, one frozen object that travels.
+
+Adding an option touches this file and the one place that obeys it. The order of checks and the types of error are
+Ray's: an unknown key is a ValueError that lists the valid ones, a wrong type a TypeError, a bad value a ValueError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+DEFAULT_ASYNC_CONCURRENCY: Final = 1000
+"""Calls an async actor runs at once if not told otherwise (the page, "Setting concurrency in Async Actors")."""
+
+DEFAULT_TASK_RETRIES: Final = 3
+"""How often a task is run again after its worker died (Ray's default)."""
+
+DEFAULT_GROUP: Final = "default"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """What one option accepts."""
+
+    types: tuple[type, ...]
+    check: Callable[[Any], bool] = lambda value: True
+    must: str = ""
+    """The end of the sentence "The keyword 'x' ..." for a bad value."""
+
+
+def _count(minimum: int, special: str = "") -> Rule:
+    return Rule((int,), lambda v: v >= minimum, f"only accepts {special}an integer of at least {minimum}")
+
+
+_NUMBER: Final = Rule((int, float), lambda v: v >= 0, "only accepts a number of at least 0")
+_ANY: Final = Rule((object,))
+_TEXT: Final = Rule((str,), lambda v: bool(v), "only accepts a non-empty string")
+_SECONDS: Final = Rule((int, float), lambda v: v > 0, "only accepts a number of seconds greater than 0")
+_POSITIVE: Final = Rule((int,), lambda v: v >= 1, "only accepts an integer of at least 1")
+
+
+def _streaming_or_count(value: Any) -> bool:
+    return value in ("streaming", "dynamic") if isinstance(value, str) else value >= 0
+
+
+def _resources_without_cpu(value: Any) -> bool:
+    return not {"CPU", "GPU"} & set(value) and all(isinstance(v, int | float) and v >= 0 for v in value.values())
+
+
+def _groups_of_positive_size(value: Any) -> bool:
+    return all(
+        isinstance(k, str) and isinstance(v, int) and not isinstance(v, bool) and v >= 1 for k, v in value.items()
+    )
+
+
+_CALL_RULES: Final[Mapping[str, Rule]] = {
+    "num_returns": Rule(
+        (int, str), _streaming_or_count, 'only accepts an integer of at least 0, "streaming" or "dynamic"'
+    ),
+    "retry_exceptions": Rule(
+        (bool, list, tuple),
+        lambda v: isinstance(v, bool) or all(isinstance(c, type) and issubclass(c, BaseException) for c in v),
+        "only accepts a bool or a list of exception types",
+    ),
+    "_generator_backpressure_num_objects": Rule(
+        (int,), lambda v: v >= 1 or v == -1, "only accepts -1 or a positive integer"
+    ),
+    "enable_task_events": Rule((bool,)),
+    "timeout": _SECONDS,
+    "cancel_on_await_cancel": Rule((bool,)),
+    "name": _TEXT,
+    "_labels": _ANY,
+    "tensor_transport": _ANY,
+}
+
+_PLACEMENT_RULES: Final[Mapping[str, Rule]] = {
+    "num_cpus": _NUMBER,
+    "num_gpus": _NUMBER,
+    "memory": _NUMBER,
+    "resources": Rule(
+        (dict,),
+        _resources_without_cpu,
+        "must hold custom resources as numbers; use num_cpus and num_gpus for CPU and GPU",
+    ),
+    "accelerator_type": _TEXT,
+    "runtime_env": Rule((dict,)),
+    "scheduling_strategy": Rule(
+        (object,),
+        lambda v: not isinstance(v, str) or v in ("DEFAULT", "SPREAD"),
+        'only accepts "DEFAULT", "SPREAD" or a strategy object',
+    ),
+    "label_selector": _ANY,
+    "fallback_strategy": _ANY,
+    "placement_group": _ANY,
+    "placement_group_bundle_index": _ANY,
+    "placement_group_capture_child_tasks": _ANY,
+}
+
+TASK_RULES: Final[Mapping[str, Rule]] = {
+    **_CALL_RULES,
+    **_PLACEMENT_RULES,
+    "max_retries": _count(-1),
+    "max_calls": _count(0),
+    "max_concurrency": _POSITIVE,
+}
+
+METHOD_RULES: Final[Mapping[str, Rule]] = {
+    **_CALL_RULES,
+    "max_task_retries": _count(-1),
+    "concurrency_group": _TEXT,
+}
+
+DECLARED_METHOD_RULES: Final[Mapping[str, Rule]] = {
+    **{key: rule for key, rule in METHOD_RULES.items() if key not in ("name", "_labels")},
+    "run_in": Rule((str,), lambda v: v in ("loop", "thread"), 'only accepts "loop" or "thread"'),
+    "_num_objects_per_yield": _POSITIVE,
+}
+
+ACTOR_RULES: Final[Mapping[str, Rule]] = {
+    **_PLACEMENT_RULES,
+    "max_concurrency": _POSITIVE,
+    "max_restarts": _count(-1),
+    "max_task_retries": _count(-1),
+    "max_pending_calls": _count(-1),
+    "on_full": Rule((str,), lambda v: v in ("raise", "block", "await"), 'only accepts "raise", "block" or "await"'),
+    "name": _TEXT,
+    "namespace": _TEXT,
+    "get_if_exists": Rule((bool,)),
+    "lifetime": Rule((str,), lambda v: v in ("detached", "non_detached"), 'only accepts "detached" or "non_detached"'),
+    "concurrency_groups": Rule((dict,), _groups_of_positive_size, "only accepts names with sizes of at least 1"),
+    "allow_out_of_order_execution": Rule((bool,)),
+    "enable_task_events": Rule((bool,)),
+    "_labels": _ANY,
+    "object_store_memory": _ANY,
+    "_actor_generator_backpressure_num_objects": Rule(
+        (int,), lambda v: v >= 1 or v == -1, "only accepts -1 or a positive integer"
+    ),
+    "enable_tensor_transport": _ANY,
+}
+
+DECORATOR_ONLY: Final = frozenset({"concurrency_groups", "max_calls"})
+"""Options that belong to the definition; `.options()` refuses them, as Ray does."""
+
+NONE_MEANS_DEFAULT: Final = frozenset({*TASK_RULES, *ACTOR_RULES, *METHOD_RULES}) - {"enable_task_events"}
+
+
+def check(rules: Mapping[str, Rule], given: Mapping[str, Any], late: bool = False) -> dict[str, Any]:
+    """The given options without those that are None, once each has passed its rule.
+
+    Args:
+        rules: the table of what is allowed here.
+        given: keyword arguments as the user wrote them.
+        late: True for `.options()`, which refuses what belongs to the decorator.
+
+    Raises:
+        ValueError: an unknown key, or a value out of range.
+        TypeError: a value of the wrong type.
+    """
+    for key, value in given.items():
+        if key not in rules:
+            raise ValueError(f"Invalid option keyword {key!r}; the valid ones are {sorted(rules)}.")
+        if late and key in DECORATOR_ONLY:
+            raise ValueError(f"Setting {key!r} is not supported in '.options()'; give it to the decorator.")
+        _check_value(key, value, rules[key])
+    return {key: value for key, value in given.items() if value is not None or key not in NONE_MEANS_DEFAULT}
+
+
+def _check_value(key: str, value: Any, rule: Rule) -> None:
+    if value is None and key in NONE_MEANS_DEFAULT:
+        return
+    is_stray_bool = isinstance(value, bool) and bool not in rule.types and object not in rule.types
+    if not isinstance(value, rule.types) or is_stray_bool:
+        expected = " or ".join(t.__name__ for t in rule.types)
+        raise TypeError(f"The type of keyword {key!r} must be {expected}, but received type {type(value).__name__}.")
+    if not rule.check(value):
+        raise ValueError(f"The keyword {key!r} {rule.must}; received {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """What an actor was created with. Sizes are calls, times are seconds."""
+
+    max_concurrency: int | None = None
+    """None: 1,000 if the class is async, else 1."""
+    concurrency_groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    max_restarts: int = 0
+    """-1: without end."""
+    max_task_retries: int = 0
+    max_pending_calls: int = -1
+    """-1 or 0: no limit."""
+    on_full: Literal["raise", "block", "await"] = "raise"
+    name: str | None = None
+    namespace: str | None = None
+    get_if_exists: bool = False
+    lifetime: Literal["detached", "non_detached"] | None = None
+    num_cpus: float = 0
+    num_gpus: float = 0
+    resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    runtime_env: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, checked: Mapping[str, Any]) -> ActorOptions:
+        """From options that have passed `check`; those without a field here have no effect on one machine."""
+        return cls(**{field.name: checked[field.name] for field in dataclasses.fields(cls) if field.name in checked})
+
+    def demand(self) -> dict[str, float]:
+        return _demand(self.num_cpus, self.num_gpus, self.resources)
+
+
+def task_demand(checked: Mapping[str, Any]) -> dict[str, float]:
+    """The resources that one running task holds: one CPU unless told otherwise."""
+    return _demand(checked.get("num_cpus", 1), checked.get("num_gpus", 0), checked.get("resources", {}))
+
+
+def _demand(num_cpus: float, num_gpus: float, resources: Mapping[str, float]) -> dict[str, float]:
+    demand = {"CPU": num_cpus, "GPU": num_gpus, **resources}
+    return {key: amount for key, amount in demand.items() if amount}

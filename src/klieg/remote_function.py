@@ -1,0 +1,115 @@
+"""Remote functions: what `@remote` makes of a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from klieg import options, session
+from klieg.engines.calls import StreamFuture
+from klieg.engines.objects import ObjectFuture
+from klieg.object_ref import ObjectRef, ObjectRefGenerator
+from klieg.task import FunctionSpec, Signature, TaskSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function whose calls run in worker processes: `f.remote(*args)` returns a ref at once."""
+
+    def __init__(self, function: Callable[P, R], given: dict[str, Any]) -> None:
+        checked = options.check(options.TASK_RULES, given)
+        _refuse_async(function, checked)
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._given = checked
+        self._spec = _spec_of(function, checked, _signature(function))
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+        """Start a call. The arguments are copied now; refs among them are replaced by their values before it runs.
+
+        Raises:
+            TypeError: the arguments do not fit the function, or cannot be pickled.
+        """
+        return submit(self._spec, None, args, kwargs)
+
+    def options(self, **given: Any) -> RemoteFunction[P, R]:
+        """The same function with other options, for the calls made through what this returns."""
+        checked = options.check(options.TASK_RULES, given, late=True)
+        copy: RemoteFunction[P, R] = object.__new__(RemoteFunction)
+        functools.update_wrapper(copy, self._function)
+        copy._function = self._function
+        copy._given = {**self._given, **checked}
+        copy._spec = _spec_of(self._function, copy._given, self._spec.signature)
+        return copy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self._function.__name__
+        raise TypeError(
+            f"Remote functions cannot be called directly. Instead of running '{name}()', try '{name}.remote()'."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self._function, self._given)
+
+
+def _restore(function: Callable[..., Any], given: dict[str, Any]) -> RemoteFunction[..., Any]:
+    return RemoteFunction(function, given)
+
+
+def submit(spec: TaskSpec, token: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Start a call of `spec` and return what `.remote()` returns for its `num_returns`."""
+    spec.signature.check(args, kwargs)
+    futures = session.running_engine().submit(spec, token, args, kwargs)
+    return refs_of(spec, futures)
+
+
+def refs_of(spec: TaskSpec, futures: tuple[ObjectFuture, ...]) -> Any:
+    count = spec.num_returns
+    if count == 1 or count == "dynamic":
+        return ObjectRef(futures[0])
+    if count == 0:
+        return None
+    if count == "streaming":
+        assert isinstance(futures[0], StreamFuture)
+        return ObjectRefGenerator(futures[0])
+    return [ObjectRef(future) for future in futures]
+
+
+def _signature(function: Callable[..., Any]) -> Signature:
+    return Signature.of(function)
+
+
+def _refuse_async(function: Callable[..., Any], given: dict[str, Any]) -> None:
+    name = getattr(function, "__name__", "f")
+    if inspect.isasyncgenfunction(function):
+        raise ValueError(
+            f"'{name}' is an async generator and cannot be a remote task; make it a method of an async actor."
+        )
+    if inspect.iscoroutinefunction(function) and given.get("max_concurrency", 1) == 1:
+        raise ValueError(
+            f"'async def' should not be used for remote tasks: '{name}' is a coroutine function. You can wrap it, "
+            f"`@klieg.remote def wrapper(): return asyncio.run({name}())`, or say `@klieg.remote(max_concurrency=N)`, "
+            "with which N calls of it at a time share one worker's event loop."
+        )
+
+
+def _spec_of(function: Callable[..., Any], given: dict[str, Any], signature: Signature) -> TaskSpec:
+    is_generator = inspect.isgeneratorfunction(function)
+    exceptions = given.get("retry_exceptions", False)
+    return TaskSpec(
+        name=given.get("name", function.__qualname__),
+        function=FunctionSpec(
+            function, function.__qualname__, options.task_demand(given), given.get("max_concurrency", 1)
+        ),
+        num_returns=given.get("num_returns", "streaming" if is_generator else 1),
+        timeout=given.get("timeout"),
+        max_retries=given.get("max_retries", options.DEFAULT_TASK_RETRIES),
+        retry_exceptions=tuple(exceptions) if isinstance(exceptions, list | tuple) else exceptions,
+        cancel_on_await_cancel=given.get("cancel_on_await_cancel", False),
+        backpressure=given.get("_generator_backpressure_num_objects", -1),
+        signature=signature,
+    )

@@ -1,0 +1,85 @@
+"""Which runtime this process is in: started by `init`, by first use, or handed to a worker at its start."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from klieg import engine
+from klieg.concurrency.call import CURRENT
+from klieg.engine import Engine
+from klieg.exceptions import SystemError_
+
+_lock = threading.RLock()
+
+blocking_get = "raise"
+"""What a blocking `get` on an async actor's loop does: "raise" or "warn"."""
+
+worker_host: Any = None
+"""In a worker process, the host of its actor; seen also from threads that no call started."""
+
+
+def start(engine_name: str, resources: Mapping[str, float], namespace: str | None, **settings: Any) -> Engine:
+    """Start an engine and make it this process's."""
+    with _lock:
+        if engine.current_or_none() is not None:
+            raise RuntimeError(
+                "klieg is initialized already: was `klieg.init()` called twice? Pass ignore_reinit_error=True to "
+                "keep the first runtime, or call `klieg.shutdown()` before."
+            )
+        started = _make(engine_name, resources, namespace or uuid.uuid4().hex, settings)
+        engine.use(started)
+        return started
+
+
+def _make(name: str, resources: Mapping[str, float], namespace: str, settings: dict[str, Any]) -> Engine:
+    if name == "inline":
+        from klieg.engines.inline import InlineEngine  # an engine is imported by those who use it
+
+        return InlineEngine(resources, namespace)
+    if name == "local":
+        from klieg.engines.local.driver import start_driver  # needs Linux; the inline engine does not
+
+        return start_driver(resources, namespace, **settings)
+    raise ValueError(f"There is no engine {name!r}; the engines are 'local' (the default) and 'inline'.")
+
+
+def stop() -> None:
+    """End the runtime, if there is one. Safe to call twice, from any thread, from several at once."""
+    with _lock:
+        running = engine.current_or_none()
+        if running is None or worker_host is not None:
+            return
+        engine.use(None)
+        running.shutdown()
+
+
+atexit.register(stop)
+
+
+def running_engine() -> Engine:
+    """The engine of this process, started with defaults if there is none."""
+    running = engine.current_or_none()
+    return _auto_init() if running is None else running
+
+
+def _auto_init() -> Engine:
+    if os.environ.get("RAY_ENABLE_AUTO_CONNECT") == "0":
+        raise SystemError_("klieg is not initialized, and RAY_ENABLE_AUTO_CONNECT=0 forbids to do it on first use.")
+    with _lock:
+        running = engine.current_or_none()
+        return running if running is not None else start("local", default_resources(), None)
+
+
+def default_resources() -> dict[str, float]:
+    return {"CPU": float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)}
+
+
+def current_host() -> Any:
+    """The host of the actor or task worker that this thread belongs to; None in the driver."""
+    call = CURRENT.get()
+    return call.host if call is not None else worker_host

@@ -1,0 +1,160 @@
+"""`get_runtime_context()`: who am I, in the driver, in tasks and in every kind of actor."""
+
+import asyncio
+import threading
+
+import pytest
+
+import klieg
+
+
+@klieg.remote
+class Plain:
+    def ids(self):
+        context = klieg.get_runtime_context()
+        return context.get_task_id(), context.get_actor_id()
+
+    def names(self):
+        context = klieg.get_runtime_context()
+        return context.get_task_name(), context.get_actor_name()
+
+    def me(self):
+        return klieg.get_runtime_context().current_actor
+
+
+def test_the_driver_has_neither_task_nor_actor():
+    context = klieg.get_runtime_context()
+    assert context.get_task_id() is None
+    assert context.get_actor_id() is None
+    assert context.get_job_id()
+    assert context.get_node_id()
+    assert context.get_worker_id()
+    assert context.namespace
+
+
+def test_a_task_knows_its_id_and_the_caller_knows_the_same():
+    @klieg.remote
+    def task_id():
+        return klieg.get_runtime_context().get_task_id()
+
+    ref = task_id.remote()
+    assert klieg.get(ref) == ref.task_id().hex()
+    assert len(klieg.get(ref)) == 48
+
+
+def test_a_task_knows_its_name():
+    @klieg.remote
+    def name():
+        return klieg.get_runtime_context().get_task_name()
+
+    assert "name" in klieg.get(name.remote())
+    assert klieg.get(name.options(name="another").remote()) == "another"
+
+
+def test_an_actor_knows_its_ids():
+    plain = Plain.remote()
+    ref = plain.ids.remote()
+    assert klieg.get(ref) == (ref.task_id().hex(), plain._actor_id.hex())
+
+
+def test_an_actor_knows_its_names():
+    assert klieg.get(Plain.remote().names.remote()) == ("Plain.names", "")
+    assert klieg.get(Plain.options(name="the name").remote().names.remote())[1] == "the name"
+
+
+def test_an_actor_can_hand_out_itself():
+    plain = Plain.remote()
+    assert klieg.get(plain.me.remote()) == plain
+
+
+def test_concurrent_calls_have_ids_of_their_own_that_stay():
+    @klieg.remote
+    class Actor:
+        def __init__(self):
+            self.barrier = asyncio.Barrier(5)
+
+        async def ids(self):
+            before = klieg.get_runtime_context().get_task_id()
+            await self.barrier.wait()
+            return before, klieg.get_runtime_context().get_task_id()
+
+    actor = Actor.remote()
+    refs = [actor.ids.remote() for _ in range(5)]
+    assert klieg.get(refs) == [(ref.task_id().hex(),) * 2 for ref in refs]
+
+
+def test_the_context_is_seen_in_threads_and_background_tasks_of_an_actor():
+    @klieg.remote
+    class Actor:
+        async def actor_ids(self):
+            def actor_id():
+                return klieg.get_runtime_context().get_actor_id()
+
+            async def in_task():
+                return actor_id()
+
+            return await asyncio.to_thread(actor_id), await asyncio.create_task(in_task())
+
+    actor = Actor.remote()
+    assert klieg.get(actor.actor_ids.remote()) == (actor._actor_id.hex(),) * 2
+
+
+def test_a_thread_pool_of_an_actor_has_one_actor_id_and_many_task_ids():
+    @klieg.remote(max_concurrency=3)
+    class Actor:
+        def __init__(self):
+            self.barrier = threading.Barrier(3)
+
+        def ids(self):
+            self.barrier.wait(10)
+            context = klieg.get_runtime_context()
+            return context.get_actor_id(), context.get_task_id()
+
+    found = klieg.get([(actor := Actor.remote()).ids.remote()] + [actor.ids.remote() for _ in range(2)])
+    assert {actor_id for actor_id, _ in found} == {actor._actor_id.hex()}
+    assert len({task_id for _, task_id in found}) == 3
+
+
+def test_an_actor_that_was_not_restarted_knows_it():
+    @klieg.remote
+    class Actor:
+        def restarted(self):
+            return klieg.get_runtime_context().was_current_actor_reconstructed
+
+    assert klieg.get(Actor.remote().restarted.remote()) is False
+
+
+def test_a_task_knows_what_it_holds():
+    @klieg.remote(num_cpus=2)
+    def held():
+        return klieg.get_runtime_context().get_assigned_resources()
+
+    assert klieg.get(held.remote()) == {"CPU": 2.0}
+
+
+def test_resources_are_counted(gate, journal):
+    @klieg.remote(num_cpus=3)
+    def hold(gate):
+        journal.note("holds")
+        gate.wait()
+
+    assert klieg.cluster_resources()["CPU"] == 4
+    ref = hold.remote(gate)
+    journal.next()
+    assert klieg.available_resources()["CPU"] == 1
+    gate.open()
+    klieg.get(ref)
+
+
+def test_is_canceled_is_for_tasks_and_sync_methods():
+    @klieg.remote
+    class Actor:
+        async def ask(self):
+            return klieg.get_runtime_context().is_canceled()
+
+    with pytest.raises(RuntimeError):
+        klieg.get_runtime_context().is_canceled()
+    with pytest.raises(RuntimeError):
+        klieg.get(Actor.remote().ask.remote())
+    task = klieg.remote(lambda: klieg.get_runtime_context().is_canceled())
+    assert klieg.get(task.remote()) is False
