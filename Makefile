@@ -5,6 +5,9 @@
 #   make test ARGS="-k actors"      pass arguments on (also for demo and bench)
 #   make bench RAY=1                install Ray as well, to measure against it
 
+# Whatever the caller prefers, bytecode is worth keeping: every worker process starts from these modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEV := $(VENV)/.installed-dev

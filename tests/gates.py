@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 10.0
-"""Seconds that a test waits for an event before it fails: many, since only a bug makes it matter."""
+"""Seconds that a test waits for an event before it fails; only a bug makes it matter."""
 
 
 def soon_raises(error: type[Exception], attempt: Callable[[], object]) -> Exception:
-    """Repeat the attempt until it raises this error, and return that; fails the test if it never does.
+    """Repeat the attempt until it raises this error, and return that; fails the test in the end.
 
     For what is bound to happen without anybody being told, such as the end of an actor that nobody
     holds any more.

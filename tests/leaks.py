@@ -18,7 +18,7 @@ SESSION_VARIABLE = "KLIEG_TEST_SESSION"
 
 ATTEMPTS = 20
 PAUSE = 0.05
-"""A shut-down runtime may take this long, in all one second, to vanish (faults.md, section 3)."""
+"""A shut-down runtime may take this long, in all one second, to vanish."""
 
 NAMED_SHARED_MEMORY = ("klieg", "psm_", "mp-")
 """How names in /dev/shm begin that this program could have made; klieg itself should make none."""
@@ -41,10 +41,17 @@ class Snapshot:
     def leaks_since(self, before: Snapshot) -> list[str]:
         """One line for each thing that is in this snapshot and was not in the earlier one."""
         return [
-            *(f"process {text}" for key, text in self.processes.items() if key not in before.processes),
+            *(
+                f"process {text}"
+                for key, text in self.processes.items()
+                if key not in before.processes
+            ),
             *(f"descriptor {text}" for text in (self.descriptors - before.descriptors).elements()),
             *(f"thread {text}" for key, text in self.threads.items() if key not in before.threads),
-            *(f"shared memory {text}" for text in (self.shared_memory - before.shared_memory).elements()),
+            *(
+                f"shared memory {text}"
+                for text in (self.shared_memory - before.shared_memory).elements()
+            ),
             *(f"file {text}" for text in (self.files - before.files).elements()),
         ]
 
@@ -101,7 +108,7 @@ def _processes() -> dict[tuple[int, str], str]:
 
 
 def _stat(pid: int) -> tuple[str, int, str] | None:
-    """State, parent and start time of a process; the last tells it from a later one of its number."""
+    """State, parent and start time of a process; the last tells two of one number apart."""
     text = _read(f"/proc/{pid}/stat").decode()
     fields = text.rpartition(")")[2].split()
     return (fields[0], int(fields[1]), fields[19]) if fields else None

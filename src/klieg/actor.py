@@ -58,8 +58,10 @@ class ActorClass(Generic[T]):
         self._given = options.check(options.ACTOR_RULES, given)
         _check_together(self._given)
         self._cls = cls
-        self._info = describe(cls, self._given)
-        self._signature = _constructor_signature(cls)
+        describe(cls, self._given)  # errors in the declaration show now
+        self._dress(cls)
+
+    def _dress(self, cls: type) -> None:
         self.__name__ = cls.__name__
         self.__doc__ = cls.__doc__
         self.__module__ = cls.__module__
@@ -81,6 +83,14 @@ class ActorClass(Generic[T]):
         """
         return _create(self, self._given, args, kwargs)
 
+    @functools.cached_property
+    def _info(self) -> ClassInfo:
+        return describe(self._cls, self._given)
+
+    @functools.cached_property
+    def _signature(self) -> Signature:
+        return _constructor_signature(self._cls)
+
     def options(self, **given: Any) -> _ActorClassWithOptions[T]:
         """The same class with other options, for the actors created through what this returns."""
         checked = {**self._given, **options.check(options.ACTOR_RULES, given, late=True)}
@@ -100,7 +110,14 @@ class ActorClass(Generic[T]):
         return f"ActorClass({self._cls.__name__})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ActorClass, (self._cls, self._given)
+        return _restore_class, (self._cls, self._given, self.__name__)
+
+
+def _restore_class(cls: type[T], given: dict[str, Any], name: str) -> ActorClass[T]:
+    # A class that names itself comes back before it has its methods: look at it when it is used, not before.
+    actor_class: ActorClass[T] = object.__new__(ActorClass)
+    actor_class.__dict__.update(_cls=cls, _given=given, __name__=name)
+    return actor_class
 
 
 class _ActorClassWithOptions(Generic[T]):
@@ -340,8 +357,8 @@ def exit_actor() -> NoReturn:
     host = session.current_host()
     if host is None or host.runs_tasks:
         raise TypeError("exit_actor() may only be called inside an actor.")
-    host.exit(EXIT_ACTOR)
     call = CURRENT.get()
+    host.exit_from(call, EXIT_ACTOR)
     if call is not None and host.mode == "async" and call.spec.run_in == "loop":
         raise AsyncioActorExit(EXIT_ACTOR)
     raise ExitActor

@@ -28,7 +28,27 @@ T = TypeVar("T")
 logger = logging.getLogger("klieg")
 
 IGNORED_BY_INIT = frozenset(
-    ["include_dashboard", "dashboard_host", "dashboard_port", "job_config", "configure_logging", "logging_level", "logging_format", "logging_config", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory", "proxy_server_url", "labels", "runtime_env", "object_store_memory", "_temp_dir", "_system_config", "_node_ip_address"]
+    [
+        "include_dashboard",
+        "dashboard_host",
+        "dashboard_port",
+        "job_config",
+        "configure_logging",
+        "logging_level",
+        "logging_format",
+        "logging_config",
+        "enable_resource_isolation",
+        "cgroup_path",
+        "system_reserved_cpu",
+        "system_reserved_memory",
+        "proxy_server_url",
+        "labels",
+        "runtime_env",
+        "object_store_memory",
+        "_temp_dir",
+        "_system_config",
+        "_node_ip_address",
+    ]
 )
 """Keywords of `ray.init` that have no meaning here; accepted, so that a Ray program's first line works."""
 
@@ -209,12 +229,28 @@ def get(refs: Any, *, timeout: float | None = None, _use_object_store: bool = Fa
 
 def _wait_for(futures: Any, timeout: float | None) -> None:
     running = session.running_engine()
+    if timeout is None or timeout < 0:
+        _refuse_waiting_for_oneself(futures)
     for future in futures:
         future.want()
     ready = AllDone(futures)
     if not running.block(ready, futures, deadline_of(timeout)):
         missing = sum(f.outcome is None for f in futures)
         raise GetTimeoutError(f"`get` timed out after {timeout} s: {missing} of {len(futures)} results were not ready.")
+
+
+def _refuse_waiting_for_oneself(futures: Any) -> None:
+    """A plain actor runs one call at a time: waiting for another of its own, it would wait for ever."""
+    host = session.current_host()
+    if host is None or host.mode != "plain" or host.token is None:
+        return
+    for future in futures:
+        call = future.call
+        if call is not None and call.keep is not None and call.keep.id == host.token.id:
+            raise BlockingGetError(
+                f"{host.name} waits at {_call_site()} for its own call {call.spec.name}(), which can never start: a plain "
+                "actor runs one call at a time. Call the method directly, or create the actor with max_concurrency=2."
+            )
 
 
 def _raise_first_error(futures: list[ObjectFuture]) -> None:

@@ -48,7 +48,9 @@ class ObjectRef(Ref, Generic[R]):
         """
         copy: concurrent.futures.Future[R] = concurrent.futures.Future()
 
-        def finish(future: ObjectFuture) -> None:
+        run = engine.current().callbacks.run
+
+        def finish() -> None:
             if not copy.set_running_or_notify_cancel():
                 return
             try:
@@ -58,8 +60,9 @@ class ObjectRef(Ref, Generic[R]):
             else:
                 copy.set_result(value)
 
-        self._future.want()
-        self._future.add_callback(finish)
+        future = self._future
+        future.want()
+        future.add_callback(lambda _: run(finish))
         return copy
 
     def as_future(self) -> asyncio.Future[R]:
@@ -139,12 +142,15 @@ class ObjectRef(Ref, Generic[R]):
     def _on_completed(self, callback: Callable[[Any], None]) -> None:
         """Call `callback(value or error)` on a thread of klieg's; libraries written for Ray use it."""
 
-        def call(future: ObjectFuture) -> None:
+        run = engine.current().callbacks.run
+
+        def call() -> None:
             error = error_of(future)
             callback(unwrap(future) if error is None else error)
 
-        self._future.want()
-        self._future.add_callback(call)
+        future = self._future
+        future.want()
+        future.add_callback(lambda _: run(call))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ObjectRef) and self._future.id == other._future.id

@@ -5,6 +5,7 @@ never share an object.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 
@@ -52,9 +53,16 @@ class Error:
         # May run inside the garbage collector: leave a note, and let a thread with nothing in hand report it.
         if self.unread:
             UNREAD.append(self.payload)
+            UNREAD.ring()
 
 
-UNREAD: Final[deque[Serialized]] = deque(maxlen=1000)
-"""Errors that were dropped before anybody saw them, to be reported once."""
+class UnreadErrors(deque[Serialized]):
+    """Errors that were dropped before anybody saw them, to be reported once; the oldest give way if there are many."""
+
+    ring: Callable[[], None] = staticmethod(lambda: None)
+    """Tells the engine's own thread that there is something to report; must be safe in a finalizer."""
+
+
+UNREAD: Final = UnreadErrors(maxlen=1000)
 
 Outcome = Value | Error

@@ -26,7 +26,10 @@ class RemoteFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
         self._function = function
         self._given = checked
-        self._spec = _spec_of(function, checked, _signature(function))
+
+    @functools.cached_property
+    def _spec(self) -> TaskSpec:
+        return _spec_of(self._function, self._given, Signature.of(self._function))
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Start a call. The arguments are copied now; refs among them are replaced by their values before it runs.
@@ -43,7 +46,7 @@ class RemoteFunction(Generic[P, R]):
         functools.update_wrapper(copy, self._function)
         copy._function = self._function
         copy._given = {**self._given, **checked}
-        copy._spec = _spec_of(self._function, copy._given, self._spec.signature)
+        copy.__dict__["_spec"] = _spec_of(self._function, copy._given, self._spec.signature, self._spec.function)
         return copy
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,7 +60,11 @@ class RemoteFunction(Generic[P, R]):
 
 
 def _restore(function: Callable[..., Any], given: dict[str, Any]) -> RemoteFunction[..., Any]:
-    return RemoteFunction(function, given)
+    # A function that names itself comes back before it has its defaults: look at it when it is called, not before.
+    remote_function: RemoteFunction[..., Any] = object.__new__(RemoteFunction)
+    remote_function._function = function
+    remote_function._given = given
+    return remote_function
 
 
 def submit(spec: TaskSpec, token: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -79,10 +86,6 @@ def refs_of(spec: TaskSpec, futures: tuple[ObjectFuture, ...]) -> Any:
     return [ObjectRef(future) for future in futures]
 
 
-def _signature(function: Callable[..., Any]) -> Signature:
-    return Signature.of(function)
-
-
 def _refuse_async(function: Callable[..., Any], given: dict[str, Any]) -> None:
     name = getattr(function, "__name__", "f")
     if inspect.isasyncgenfunction(function):
@@ -97,14 +100,19 @@ def _refuse_async(function: Callable[..., Any], given: dict[str, Any]) -> None:
         )
 
 
-def _spec_of(function: Callable[..., Any], given: dict[str, Any], signature: Signature) -> TaskSpec:
+def _spec_of(
+    function: Callable[..., Any], given: dict[str, Any], signature: Signature, known: FunctionSpec | None = None
+) -> TaskSpec:
+    described = FunctionSpec(
+        function, function.__qualname__, options.task_demand(given), given.get("max_concurrency", 1)
+    )
+    if known is not None and (known.demand, known.max_concurrency) == (described.demand, described.max_concurrency):
+        described = known  # one function, pickled once, however many sets of options it is called with
     is_generator = inspect.isgeneratorfunction(function)
     exceptions = given.get("retry_exceptions", False)
     return TaskSpec(
         name=given.get("name", function.__qualname__),
-        function=FunctionSpec(
-            function, function.__qualname__, options.task_demand(given), given.get("max_concurrency", 1)
-        ),
+        function=described,
         num_returns=given.get("num_returns", "streaming" if is_generator else 1),
         timeout=given.get("timeout"),
         max_retries=given.get("max_retries", options.DEFAULT_TASK_RETRIES),

@@ -19,7 +19,7 @@ class RuntimeContext:
 
     def get_task_id(self) -> str | None:
         """The id of the current call as 48 hex digits, equal to `ref.task_id().hex()`; None in the driver."""
-        return None if self._call is None else ids.TaskID.from_int(self._call.id).hex()
+        return None if self._call is None else ids.TaskID.from_int(self._call.number).hex()
 
     def get_task_name(self) -> str | None:
         """`f` or `Class.method`, or what the option `name` says; None in the driver."""

@@ -52,13 +52,34 @@ def stop() -> None:
     """End the runtime, if there is one. Safe to call twice, from any thread, from several at once."""
     with _lock:
         running = engine.current_or_none()
-        if running is None or worker_host is not None:
+        if running is None or current_host() is not None:
             return
         engine.use(None)
         running.shutdown()
 
 
 atexit.register(stop)
+
+
+class ForkedEngine:
+    """Stands for the engine in a process that was forked from one that uses klieg: everything raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(
+            "This process was forked from one that uses klieg; its connections belong to the parent. Start processes by "
+            "`subprocess` or multiprocessing's 'spawn' method, or use klieg's own tasks and actors."
+        )
+
+    def shutdown(self) -> None:
+        """The runtime is the parent's; a child that exits must not end it."""
+
+
+def _forked() -> None:
+    if engine.current_or_none() is not None:
+        engine.use(ForkedEngine())  # type: ignore[arg-type]  # it has no verb that works
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def running_engine() -> Engine:

@@ -1,4 +1,4 @@
-"""The suite that every engine must pass: each test runs once on each of them, in a runtime of its own."""
+"""The suite that every engine must pass: each test runs on each of them, in its own runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_CPUS = 4
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "needs_process(reason): the test needs workers that are processes; skipped on the inline engine",
+        "needs_process(reason): needs workers that are processes; skipped on the inline engine",
     )
 
 
@@ -33,7 +33,10 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def klieg_runtime(engine: str, nothing_leaks: None) -> Iterator[None]:
-    """A fresh runtime with four CPUs. A file whose tests start their own overrides this fixture with an empty one."""
+    """A fresh runtime with four CPUs.
+
+    A file whose tests start their runtimes themselves overrides this fixture.
+    """
     klieg.init(engine=engine, num_cpus=NUM_CPUS)
     yield
     klieg.shutdown()

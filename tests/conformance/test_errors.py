@@ -1,4 +1,4 @@
-"""Errors: the original type, its text, the remote traceback, its cause; and an actor that lives on."""
+"""Errors: the original type, its text, the remote traceback, its cause; and the actor lives on."""
 
 import asyncio
 import pickle
@@ -37,11 +37,14 @@ STYLES = [by_get, by_await, by_future, by_dependency]
 
 
 SHAPES = {}
-"""The fourteen shapes of an exception that a library may raise: name to a function that makes the exception."""
+"""Fourteen shapes of an exception that a library may raise: name to what makes one."""
 
 
 def shape(function):
-    """Enter a shape into the table. Its name is taken away, so that it travels by value, not as an import of pytest."""
+    """Enter a shape into the table.
+
+    Its name in this module is taken away, so that it travels by value and no worker imports pytest.
+    """
     SHAPES[function.__name__] = function
 
 

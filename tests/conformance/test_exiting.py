@@ -1,4 +1,4 @@
-"""How actors and workers end: by their own will, by accident, by force; and what their callers are told."""
+"""How actors and workers end: by will, by accident, by force; and what their callers are told."""
 
 import asyncio
 import os
@@ -93,15 +93,18 @@ def test_calls_that_run_at_the_exit_finish_first(gate, journal):
             return "finished"
 
         def leave(self):
+            journal.note("leaves")
             klieg.actor.exit_actor()
 
     actor = Actor.remote()
     running = actor.run.remote(gate)
-    journal.next()
-    with pytest.raises(ActorDiedError):
-        klieg.get(actor.leave.remote(), timeout=10)
+    assert journal.next() == "runs"
+    leaving = actor.leave.remote()
+    assert journal.next() == "leaves"
     gate.open()
     assert klieg.get(running, timeout=10) == "finished"
+    with pytest.raises(ActorDiedError):
+        klieg.get(leaving, timeout=10)
 
 
 def test_calls_that_wait_at_the_exit_fail(gate):

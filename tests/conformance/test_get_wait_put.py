@@ -239,7 +239,7 @@ def test_refs_compare_hash_and_print_by_identity():
 def test_refs_have_no_order_and_cannot_be_iterated():
     first, second = klieg.put(1), klieg.put(2)
     with pytest.raises(TypeError):
-        first < second
+        assert first < second
     with pytest.raises(TypeError):
         iter(first)
 

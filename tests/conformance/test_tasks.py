@@ -271,20 +271,30 @@ def test_a_task_runs_in_the_main_thread_of_its_worker():
     assert klieg.get(in_main_thread.remote()) is True
 
 
-def test_modules_on_the_drivers_path_can_be_imported(tmp_path, monkeypatch):
+@pytest.fixture
+def only_here(tmp_path, monkeypatch):
+    """A module that only a driver with this test's folder on its path can import."""
     (tmp_path / "only_here.py").write_text("VALUE = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("only_here", None)
 
-    @klieg.remote
-    def use():
-        import only_here
 
-        return only_here.VALUE
+@klieg.remote
+def import_it():
+    import only_here
 
-    try:
-        assert klieg.get(use.remote()) == 3
-    finally:
-        sys.modules.pop("only_here", None)
+    return only_here.VALUE
+
+
+def test_modules_on_the_drivers_path_can_be_imported(engine, only_here):
+    klieg.shutdown()
+    klieg.init(engine=engine)
+    assert klieg.get(import_it.remote()) == 3
+
+
+def test_a_path_that_is_added_later_counts_too(only_here):
+    assert klieg.get(import_it.remote()) == 3
 
 
 def test_a_task_sees_the_drivers_working_directory():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from klieg.concurrency.generators import Stream
+from klieg.ids import COUNTER_BITS, COUNTER_MASK
 from klieg.task import TaskSpec
 
 CURRENT: contextvars.ContextVar[Call | None] = contextvars.ContextVar("klieg_current_call", default=None)
@@ -23,7 +24,19 @@ class State(enum.Enum):
 class Call:
     """A call in an actor's hands. An engine subclasses it to say where arguments come from and outcomes go."""
 
-    __slots__ = ("caller", "cancelled", "context", "deadline", "host", "id", "spec", "state", "stream", "target")
+    __slots__ = (
+        "caller",
+        "cancelled",
+        "context",
+        "deadline",
+        "exits",
+        "host",
+        "id",
+        "spec",
+        "state",
+        "stream",
+        "target",
+    )
 
     def __init__(self, number: int, caller: int, spec: TaskSpec, target: Callable[..., Any] | None) -> None:
         self.id = number
@@ -35,12 +48,19 @@ class Call:
         self.state = State.QUEUED
         self.cancelled: BaseException | None = None
         """Once somebody has asked it to stop: the error its caller will see."""
+        self.exits = False
+        """True once it has asked that its actor exits."""
         self.deadline: float | None = None
         """In `time.monotonic` seconds."""
         self.context = contextvars.Context()
         self.stream: Stream | None = None
         """Where the items of a streaming generator go."""
         self.host: Any = None
+
+    @property
+    def number(self) -> int:
+        """The call's id in the whole runtime."""
+        return (self.caller << COUNTER_BITS) | (self.id & COUNTER_MASK)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, opened; raises what unpickling them raises. Called once, where the call runs."""
@@ -53,6 +73,10 @@ class Call:
     def fail(self, error: BaseException) -> None:
         """Hand the error to the caller. Never raises."""
         raise NotImplementedError
+
+    def abandon(self, error: BaseException) -> None:
+        """The actor exits under the call. An engine whose callers learn of the exit on their own says nothing."""
+        self.fail(error)
 
     def open_stream(self) -> Stream:
         """Where the items of this generator call go, made at its start."""

@@ -40,7 +40,14 @@ def run_sync(call: Call) -> None:
     except BaseException as error:
         fail(call, error)
         return
-    if call.cancelled is not None:
+    finish(call, value)
+
+
+def finish(call: Call, value: Any) -> None:
+    """The user's code has returned: give the caller the value, unless something else was decided meanwhile."""
+    if call.exits:
+        call.host.exit_by(call, SystemExit())
+    elif call.cancelled is not None:
         call.fail(call.cancelled)
     else:
         call.succeed(value)
@@ -48,7 +55,7 @@ def run_sync(call: Call) -> None:
 
 def fail(call: Call, error: BaseException) -> None:
     """Give the caller the right error for what came out of the user's code."""
-    if isinstance(error, SystemExit | AsyncioActorExit):
+    if call.exits or isinstance(error, SystemExit | AsyncioActorExit):
         call.host.exit_by(call, error)
     elif call.cancelled is not None:
         call.fail(call.cancelled)
@@ -128,7 +135,7 @@ class PoolExecutor:
             name = f"{self._name}-{self._started}"
             self._started += 1
         try:
-            self._start_thread(functools.partial(self._work, call), name)
+            self._start_thread(functools.partial(self._work, [call]), name)
         except RuntimeError as error:  # the machine has no thread left
             call.fail(RuntimeError(f"No thread could be started for {call.spec.name}(): {error}"))
             following = self._finished(call)
@@ -145,12 +152,16 @@ class PoolExecutor:
         for _ in range(idle):
             self._queue.put(None)
 
-    def _work(self, first: Call) -> None:
-        call: Call | None = first
+    def _work(self, first: list[Call]) -> None:
+        call: Call | None = (
+            first.pop()
+        )  # a parameter would keep the call, and its arguments, as long as the thread lives
         while True:
             while call is not None:
                 run_sync(call)
                 call = self._finished(call)
+            if self._stopped:
+                return
             with self._lock:
                 if self._stopped:
                     return
@@ -243,10 +254,7 @@ class LoopExecutor:
         except BaseException as error:
             fail(call, error)
         else:
-            if call.cancelled is not None:
-                call.fail(call.cancelled)
-            else:
-                call.succeed(value)
+            finish(call, value)
         self.tasks.pop(call, None)
         following = self._finished(call)
         if following is not None:

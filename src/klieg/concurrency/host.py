@@ -130,7 +130,7 @@ class Host:
                 if not self.mailbox.put(call):
                     return
         if refused:
-            call.fail(ActorDiedError(self.exit_reason or ""))
+            call.abandon(ActorDiedError(self.exit_reason or ""))
             return
         self._executor(call).start(call)
 
@@ -180,7 +180,13 @@ class Host:
             return
         if self.exit_reason is None:
             self.exit(_exit_reason(error))
-        call.fail(ActorDiedError(self.exit_reason or ""))
+        call.abandon(ActorDiedError(self.exit_reason or ""))
+
+    def exit_from(self, call: Call | None, reason: str) -> None:
+        """`exit_actor()` was called in `call`: whatever the call still does, its caller sees that the actor is gone."""
+        if call is not None:
+            call.exits = True
+        self.exit(reason)
 
     def exit(self, reason: str) -> None:
         """Start nothing more; refuse what waits; leave when what runs has ended."""
@@ -192,7 +198,7 @@ class Host:
             idle = not self.mailbox.running
         for call in refused:
             self.calls.pop((call.caller, call.id), None)
-            call.fail(ActorDiedError(reason))
+            call.abandon(ActorDiedError(reason))
         if idle:
             self._on_exit(reason)
 

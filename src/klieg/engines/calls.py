@@ -14,7 +14,7 @@ from typing import Any, Final
 from klieg.engines import failures
 from klieg.engines.objects import ObjectFuture
 from klieg.engines.serialization import Dependency
-from klieg.exceptions import PendingCallsLimitExceeded, TaskCancelledError
+from klieg.exceptions import KliegError, PendingCallsLimitExceeded, TaskCancelledError, TaskError
 from klieg.outcome import Error, Outcome, Serialized, Value
 from klieg.task import TaskSpec
 
@@ -164,6 +164,19 @@ class OutgoingCall:
         self._leave()
         for future, payload in zip(self.futures, payloads, strict=True):
             future.resolve(Value(payload))
+
+    def takes_another_try(self, failure: Serialized) -> bool:
+        """True if the error is one that the call is to be retried on; counts the try."""
+        wanted = self.spec.retry_exceptions
+        if not wanted or not self.retries or self.channel is None:
+            return False
+        cause = getattr(error := failures.loads(failure), "cause", None) or error
+        if wanted is not True and not isinstance(cause, tuple(wanted)):
+            return False
+        if isinstance(error, KliegError) and not isinstance(error, TaskError):
+            return False  # cancelled, or the actor is gone: not the user's code
+        self.retries -= self.retries > 0
+        return True
 
     def _leave(self) -> None:
         channel = self.channel

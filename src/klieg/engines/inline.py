@@ -19,6 +19,7 @@ from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
 from klieg.engines import failures, serialization
+from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error, inherited_deadline
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.returns import split_returns
@@ -36,7 +37,7 @@ from klieg.exceptions import (
     TaskUnschedulableError,
 )
 from klieg.ids import id_maker, new_process_number
-from klieg.outcome import Error, Value
+from klieg.outcome import UNREAD, Error, Value
 from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
 
 STOP_GRACE = 1.0
@@ -51,13 +52,15 @@ OUT_OF_SCOPE = "The actor is dead because all handles to it were dropped."
 class InlineCall(Call):
     """A call whose caller is in the same process."""
 
-    __slots__ = ("holds", "outgoing", "pending")
+    __slots__ = ("holds", "outgoing", "pending", "release")
 
     def __init__(self, outgoing: OutgoingCall, engine: InlineEngine, target: Callable[..., Any] | None = None) -> None:
         super().__init__(outgoing.id, engine.process, outgoing.spec, target)
         self.outgoing = outgoing
         self.deadline = outgoing.deadline
         self.pending = engine.pending
+        self.release: Callable[[], None] = _never
+        """Gives back the resources that a task holds."""
         self.holds = False
         """True while a task holds its resources."""
 
@@ -72,14 +75,21 @@ class InlineCall(Call):
             return
         if not self._claim():
             return
+        self.release()
         if len(payloads) == 1:
             self.outgoing.resolve(Value(payloads[0]))
         else:
             self.outgoing.resolve_each(payloads)
 
     def fail(self, error: BaseException) -> None:
-        if self._claim():
-            self.outgoing.resolve(Error(failures.dumps(error, self.spec.name)))
+        if not self._claim():
+            return
+        failure = failures.dumps(error, self.spec.name)
+        self.release()
+        if self.outgoing.takes_another_try(failure):
+            self.outgoing.channel.send(self.outgoing)
+        else:
+            self.outgoing.resolve(Error(failure))
 
     def _claim(self) -> bool:
         """True once: a call is ended by its executor, by `kill` or by `shutdown`, whoever comes first."""
@@ -115,6 +125,9 @@ class InlineActor(Channel):
         self.engine = engine
         self.id = number
         self.spec = spec
+        call = CURRENT.get()
+        self.parent = call.host if call is not None and options.lifetime != "detached" else None
+        """The host of the actor that created this one, and that it ends with."""
         self.death: str | None = None
         self.init_failed = False
         self._bell = threading.Semaphore(0)
@@ -133,7 +146,7 @@ class InlineActor(Channel):
         self.host.token = ActorToken(number, self, None)
         self.host.info = info
         self.host.actor_name = options.name or ""
-        engine.start_thread(self._run_loop if loop else self.host.main.run, f"klieg {info.name}")
+        engine.start_thread(self._run_loop if loop else self._run_main, f"klieg {info.name}")
 
     def construct(self, call: OutgoingCall) -> None:
         """Run the constructor once its arguments are there; calls that come before wait in the mailbox."""
@@ -197,6 +210,10 @@ class InlineActor(Channel):
         if loop is not None:  # once: a second stop would end the loop's own clearing up
             loop.stop()
 
+    def _run_main(self) -> None:
+        self.host.main.run()
+        self.host.instance = None  # here, on the thread that has made it, and not when the collector comes by
+
     def _run_loop(self) -> None:
         executor = self.host.loop
         assert executor is not None
@@ -209,6 +226,7 @@ class InlineActor(Channel):
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
+            self.host.instance = None
             executor.leave_thread()
             asyncio.set_event_loop(None)
             loop.close()
@@ -243,7 +261,7 @@ class InlineTasks(Channel):
             sentence = unmet(function.demand, engine.scheduler.total())
             inline.fail(TaskUnschedulableError(f"The task {function.name} can never run: {sentence}"))
             return
-        call.futures[-1].add_callback(lambda _: self._release(inline, function))
+        inline.release = lambda: self._release(inline, function)
         with engine.lock:
             granted = engine.scheduler.request(function.demand, inline)
         if granted:
@@ -289,6 +307,8 @@ class InlineEngine:
         """Actors without handles, generators without consumers; SimpleQueue.put is safe in a finalizer."""
         self._janitor = self.start_thread(self._clean_up, "klieg janitor")
         self.tasks = InlineTasks(self)
+        self.callbacks = Callbacks()
+        UNREAD.ring = lambda: self._dropped.put(0)
 
     def submit(
         self, spec: TaskSpec, actor: ActorToken | None, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -296,6 +316,8 @@ class InlineEngine:
         self._check_open()
         payload, dependencies = serialization.dumps_arguments(args, kwargs, f"{spec.name}()")
         channel = self.tasks if actor is None else actor.channel
+        if channel.engine is not self:
+            raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
         call = OutgoingCall(spec, payload, dependencies, self._next_id)
         call.keep = actor
         enclosing = CURRENT.get()
@@ -365,6 +387,8 @@ class InlineEngine:
             inline.fail(error)
 
     def kill(self, actor: ActorToken, no_restart: bool) -> None:
+        if actor.channel.engine is not self:
+            raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
         actor.channel.die(KILLED)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
@@ -384,13 +408,16 @@ class InlineEngine:
             if self._closed:
                 return
             self._closed = True
-        for actor in list(self.actors.values()):
-            actor.die("The actor is dead because `klieg.shutdown()` was called.")
-        self.tasks.host.exit("`klieg.shutdown()` was called.")
-        self.tasks.fail_held(RuntimeShutdownError)
         for call in list(self.pending.values()):
             call.fail(RuntimeShutdownError())
+        self.tasks.fail_held(RuntimeShutdownError)
+        for actor in list(self.actors.values()):
+            actor.fail_held(RuntimeShutdownError)
+            actor.die("The actor is dead because `klieg.shutdown()` was called.")
+        self.tasks.host.exit("`klieg.shutdown()` was called.")
         self.tasks.host.pool.stop()
+        self.callbacks.stop(STOP_GRACE)
+        UNREAD.ring = _never
         self._dropped.put(None)
         self._join_threads()
 
@@ -401,6 +428,8 @@ class InlineEngine:
         return thread
 
     def forget(self, actor: InlineActor) -> None:
+        for child in [a for a in list(self.actors.values()) if a.parent is actor.host]:
+            child.die("The actor is dead because its owner, the actor that created it, died.")
         with self.lock:
             self.actors.pop(actor.id, None)
             for key in [key for key, named in self._names.items() if named is actor]:
@@ -437,6 +466,8 @@ class InlineEngine:
         """End actors whose last handle is gone, and report errors that nobody read."""
         while (dropped := self._dropped.get()) is not None:
             report_unread()
+            if dropped == 0:
+                continue
             if isinstance(dropped, StreamFuture):
                 dropped.close()
                 continue

@@ -18,7 +18,6 @@ from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.functions import Exported
 from klieg.engines.local.peer import Peer
 from klieg.exceptions import ActorDiedError, ActorUnavailableError, HeadDiedError
-from klieg.outcome import Error
 
 if TYPE_CHECKING:
     from klieg.engines.local.engine import LocalEngine
@@ -99,10 +98,7 @@ class ActorChannel(Channel):
             self._die(_init_failed(self, failures.loads(failed.payload)))
             self.engine.head.tell("kill", actor=self.number, reason=str(self.death))
             return
-        watcher = _Construction(self)
-        number = self.engine.next_number()
-        peer.send_constructor(number, call, cls, restarted)
-        peer.pending[number] = watcher
+        peer.send_constructor(self.engine.next_number(), call, cls, restarted)
         self._connected(peer)
 
     def _connected(self, peer: Peer) -> None:
@@ -207,12 +203,6 @@ class ActorChannel(Channel):
             self.engine.head.tell("kill", actor=self.number, reason=reason)
         self._constructor = None
 
-    def init_failed(self, error: Exception) -> None:
-        self._die(_init_failed(self, error))
-        peer = self.peer
-        if peer is not None:
-            self._settle([c for c in peer.take_pending() if isinstance(c, OutgoingCall)], self.death or error, None)
-
     def _hex(self) -> str:
         return f"{self.number & (1 << 128) - 1:032x}"
 
@@ -223,17 +213,3 @@ def _init_failed(channel: ActorChannel, error: Exception) -> ActorDiedError:
         channel._hex(),
         actor_init_failed=True,
     )
-
-
-class _Construction:
-    """Waits for the constructor's outcome."""
-
-    def __init__(self, channel: ActorChannel) -> None:
-        self._channel = channel
-
-    def resolve(self, outcome: Any) -> None:
-        if isinstance(outcome, Error):
-            self._channel.init_failed(failures.loads(outcome.payload))
-
-    def fail(self, error: BaseException) -> None:
-        """The process died in the constructor; losing the connection says it better."""

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from klieg import session
+from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.interrupts import CtrlC
@@ -36,8 +37,6 @@ class DriverEngine(LocalEngine):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if os.getpid() != self.pid:
-            return
         self._ctrl_c.remove()
         try:
             self._head_process.wait(STOP_TIMEOUT)
@@ -65,7 +64,7 @@ def start_driver(resources: Mapping[str, float], namespace: str, log_to_driver: 
 
 
 def _start_head(theirs: socket.socket, log_to_driver: bool) -> subprocess.Popen[bytes]:
-    code = f"import sys; sys.path[:0] = {_own_paths()!r}; from klieg.engines.local.head.head import main; main({theirs.fileno()})"
+    code = _BOOTSTRAP.format(paths=_own_paths(), fd=theirs.fileno(), ready=_READY)
     output = None if log_to_driver else subprocess.DEVNULL
     return subprocess.Popen(
         [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", code],  # type: ignore[attr-defined]  # multiprocessing uses it too
@@ -76,6 +75,18 @@ def _start_head(theirs: socket.socket, log_to_driver: bool) -> subprocess.Popen[
         start_new_session=True,
         env={**os.environ, "KLIEG_RUN_ID": secrets.token_hex(8)},
     )
+
+
+_READY: Final = wire.control_frame({"verb": "started"})
+
+_BOOTSTRAP: Final = """
+import os, sys
+os.write({fd}, {ready!r})
+sys.path[:0] = {paths!r}
+from klieg.engines.local.head.head import main
+main({fd})
+"""
+"""What the head runs: it says at once that it has started, and gets warm while the driver goes on."""
 
 
 def _own_paths() -> list[str]:
@@ -90,20 +101,18 @@ def _own_paths() -> list[str]:
 
 
 def _say_hello(engine: DriverEngine, head: subprocess.Popen[bytes], resources: Mapping[str, float]) -> None:
-    answers: list[dict[str, Any]] = []
-    engine.head.request(
+    engine.head.tell(
         "hello",
-        lambda answer, _: answers.append(answer),
         process=engine.process,
         resources=dict(resources),
         namespace=engine.namespace,
         sys_path=[os.getcwd() if entry == "" else entry for entry in sys.path],
         blocking_get=session.blocking_get,
     )
-    ready = engine.reactor.block(lambda: bool(answers), time.monotonic() + START_TIMEOUT)
-    if ready and "pid" in answers[0]:
+    decided = engine.reactor.block(lambda: engine.head_started or engine.is_over, time.monotonic() + START_TIMEOUT)
+    if engine.head_started:
         return
-    why = f"did not answer within {START_TIMEOUT:.0f} s" if not ready else _how_it_ended(head)
+    why = f"did not start within {START_TIMEOUT:.0f} s" if not decided else _how_it_ended(head)
     engine.shutdown()
     raise RuntimeError(f"klieg's head process {why}; anything it printed is above. Nothing was left running.")
 

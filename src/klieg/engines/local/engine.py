@@ -23,6 +23,7 @@ from typing import Any, Final
 from klieg.concurrency.call import CURRENT
 from klieg.concurrency.host import mode_of
 from klieg.engines import failures, serialization
+from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error, inherited_deadline
 from klieg.engines.local import wire
 from klieg.engines.local.actors import ActorChannel
@@ -87,11 +88,14 @@ class LocalEngine:
         self._lock = threading.RLock()
         self._gone: BaseException | None = None
         """Why the runtime is over, once it is."""
+        self.head_started = False
         self.on_head_lost: Callable[[], None] = _nothing
         """What else to do when the head is gone: a worker ends itself."""
         self.head = HeadClient(reactor, head, self._head_says, self._head_lost)
         reactor.chores.append(self._do_chores)
         reactor.ticks.append(self._tick)
+        self.callbacks = Callbacks()
+        UNREAD.ring = reactor.ring
 
     # The verbs
 
@@ -111,6 +115,8 @@ class LocalEngine:
         if spec.num_returns == "streaming":
             self._open_stream(call)
         channel: Channel = self._task_channel(spec) if actor is None else actor.channel
+        if actor is not None:
+            self._check_ours(actor)
         channel.submit(call)
         return call.futures
 
@@ -184,7 +190,6 @@ class LocalEngine:
         return ObjectFuture(self._next_id(), Value(serialization.dumps(value, self.store.keep)))
 
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
-        self._check_process()
         call = CURRENT.get()
         if call is None or self.runner is None or not self.runner.holds_resources:
             return self.reactor.block(ready, deadline)
@@ -226,8 +231,7 @@ class LocalEngine:
 
     def kill(self, actor: ActorToken, no_restart: bool) -> None:
         self._check_usable()
-        if not isinstance(actor.channel, ActorChannel) or actor.channel.engine is not self:
-            raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
+        self._check_ours(actor)
         actor.channel.kill(no_restart, KILLED)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
@@ -272,8 +276,7 @@ class LocalEngine:
         with self._lock:
             if self._gone is None:
                 self._gone = RuntimeShutdownError()
-        if os.getpid() == self.pid:
-            self._finish()
+        self._finish()
 
     def _finish(self) -> None:
         self._fail_everything()
@@ -281,7 +284,9 @@ class LocalEngine:
         for peer in list(self._peers.values()):
             peer.link.close()
         self.head.close()
+        UNREAD.ring = _nothing
         self.reactor.close()
+        self.callbacks.stop(1.0)
         self.store.close()
 
     # Refs and handles that come and go
@@ -302,6 +307,10 @@ class LocalEngine:
         """The token of an actor whose handle did not come in a message: it does not keep the actor alive."""
         token = self._actors.get(number)
         return token if token is not None else ActorToken(number, self._channel(number, info), None)
+
+    def find_named(self, number: int) -> Named | None:
+        """What this process, its owner, keeps under an id for others."""
+        return self.loans.find(number) or self._pinned.get(number)
 
     def lend(self, named: Named, process: int) -> None:
         """A message to `process` names a ref or an actor."""
@@ -448,14 +457,9 @@ class LocalEngine:
         return self._numbers()
 
     def retry(self, call: OutgoingCall, failure: bytes) -> bool:
-        """True if the error is one that the call is to be retried on, and it will be."""
-        wanted = call.spec.retry_exceptions
-        if not wanted or not call.retries or call.channel is None:
+        """Send a failed call again if its options say so; False if it has failed for good."""
+        if not call.takes_another_try(failure):
             return False
-        error = failures.loads(failure)
-        if wanted is not True and not isinstance(error, tuple(wanted)):
-            return False
-        call.retries -= call.retries > 0
         channel = call.channel
         channel.ended(call)
         call.peer = None
@@ -484,7 +488,9 @@ class LocalEngine:
 
     def _head_says(self, message: dict[str, Any], fds: list[int]) -> None:
         verb = message.get("verb")
-        if verb == "peer":
+        if verb == "started":
+            self.head_started = True
+        elif verb == "peer":
             self.peer_of(message["process"], fds)
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
@@ -511,6 +517,10 @@ class LocalEngine:
             for call in tasks.drain():
                 call.fail(self.gone())
 
+    @property
+    def is_over(self) -> bool:
+        return self._gone is not None
+
     def gone(self) -> BaseException:
         """Why the runtime is over."""
         return self._gone or RuntimeShutdownError()
@@ -518,14 +528,10 @@ class LocalEngine:
     def _check_usable(self) -> None:
         if self._gone is not None:
             raise self.gone()
-        self._check_process()
 
-    def _check_process(self) -> None:
-        if os.getpid() != self.pid:
-            raise RuntimeError(
-                "This process was forked from one that uses klieg; its connections belong to the parent. Start processes "
-                "by `subprocess` or multiprocessing's 'spawn' method, or use klieg's own tasks and actors."
-            )
+    def _check_ours(self, actor: ActorToken) -> None:
+        if actor.channel.engine is not self:
+            raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
 
 
 class _Fetch:

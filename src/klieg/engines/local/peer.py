@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -101,10 +102,7 @@ class Peer:
             self.fail_pending(number)
 
     def send_constructor(self, number: int, call: OutgoingCall, cls: Exported, restarted: bool) -> None:
-        self.pending[number] = call
         self._send_full(wire.INIT, number, call, cls=cls, restarted=restarted)
-        if self.link.closed:
-            self.fail_pending(number)
 
     def _send_full(
         self, kind: int, number: int, call: OutgoingCall, cls: Exported | None = None, **fields: Any
@@ -112,6 +110,7 @@ class Peer:
         description = wire.Description(deadline=call.deadline, **fields)
         if cls is not None:
             description.fields["cls"] = description.blob(cls.data)
+            description.fields["paths"] = sys.path
         description.fields["args"] = description.payload(call.payload)
         values = call.values() or []
         description.fields["values"] = [[place, description.payload(value)] for place, value in values]
@@ -139,10 +138,12 @@ class Peer:
         if spec.function is not None:
             exported = self.engine.exports.function(spec.function)
             fields["function"] = exported.key.hex()
-            fields["max_concurrency"] = spec.function.max_concurrency
+            fields["demand"] = spec.function.demand
             if exported.key not in self._functions:
                 self._functions.add(exported.key)
-                self.link.send(wire.frame(wire.FUNCTION, 0, exported.key + exported.data))
+                paths = json.dumps(sys.path).encode()
+                body = exported.key + wire.SPEC_NUMBER.pack(len(paths)) + paths + exported.data
+                self.link.send(wire.frame(wire.FUNCTION, 0, body))
         self._spec_count += 1
         self.link.send(wire.frame(wire.SPEC, self._spec_count, json.dumps(fields).encode()))
         self._spec_numbers[spec] = self._spec_count
@@ -283,7 +284,7 @@ class Peer:
 
     def _fetch(self, number: int, body: bytes) -> None:
         """A borrower wants the value: send it as soon as it is there."""
-        future = self.engine.loans.find(int(body))
+        future = self.engine.find_named(int(body))
         if not isinstance(future, ObjectFuture):
             self.send_error(number, failures.dumps(ObjectLostError(f"The value of {int(body):x} is gone."), ""), True)
             return

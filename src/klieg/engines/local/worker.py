@@ -30,7 +30,7 @@ from klieg.engines import failures, serialization
 from klieg.engines.local import wire
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.failpoints import failpoint
-from klieg.engines.local.functions import Imports
+from klieg.engines.local.functions import KEY_SIZE, Imports
 from klieg.engines.local.interrupts import InterruptTasks
 from klieg.engines.local.peer import SPECS_KEPT, Peer
 from klieg.engines.local.reactor import SPIN, Reactor
@@ -39,7 +39,7 @@ from klieg.engines.returns import split_returns
 from klieg.engines.unpicklable import explain_value
 from klieg.exceptions import TaskCancelledError
 from klieg.outcome import Serialized
-from klieg.task import ClassInfo, TaskSpec
+from klieg.task import ClassInfo, FunctionSpec, TaskSpec
 
 FLUSH_EVERY: Final = 0.001
 """Seconds for which answers may be held back to be written together, while more calls are waiting."""
@@ -88,6 +88,12 @@ class WireCall(Call):
     def fail(self, error: BaseException) -> None:
         self.peer.send_error(self.id, failures.dumps(error, self.spec.name), self.runner.answer_now())
 
+    def abandon(self, error: BaseException) -> None:
+        """The caller learns of the exit from the head, once the process is gone and its name is free: soon, if nothing
+        else runs here."""
+        if self.runner.host.mailbox.running > 1:
+            self.fail(error)
+
     def open_stream(self) -> Stream:
         block = None if self.runner.host.mode == "async" else self.runner.engine.reactor.block
         self.stream = Stream(self._emit, self.spec.backpressure, block)
@@ -111,10 +117,14 @@ class ConstructorCall(WireCall):
 
     __slots__ = ("cls",)
 
+    def succeed(self, value: Any) -> None:
+        """Nobody waits for it: the calls that come after it will tell."""
+        failpoint("worker.after_init")
+
     def fail(self, error: BaseException) -> None:
-        super().fail(error)
         text = failures.format_traceback(error, self.spec.name)
-        self.runner.leave(f"its constructor failed:\n{text}", code=1, init_failed=True)
+        reason = f"The actor {self.runner.host.name} is dead because its constructor failed:\n{text}"
+        self.runner.leave(reason, code=1, init_failed=True)
 
 
 class KnownSpec:
@@ -130,9 +140,14 @@ class KnownSpec:
             method=fields["method"],
             num_returns=fields["num_returns"],
             group=fields["group"],
+            function=FunctionSpec(_absent, fields["name"], fields["demand"]) if self.function else None,
             run_in=fields["run_in"],
             backpressure=fields["backpressure"],
         )
+
+
+def _absent() -> None:
+    """Stands for a function in the description of a task; the function itself is loaded when it is called."""
 
 
 class Runner:
@@ -233,12 +248,16 @@ class Runner:
         peer.specs[number] = KnownSpec(json.loads(body), self.host)
 
     def function(self, body: bytes) -> None:
-        self.imports.add(body[:16], body[16:])
+        (length,) = wire.SPEC_NUMBER.unpack_from(body, KEY_SIZE)
+        start = KEY_SIZE + 4
+        _add_paths(json.loads(body[start : start + length]))
+        self.imports.add(body[:KEY_SIZE], body[start + length :])
 
     def construct(self, peer: Peer, number: int, body: bytes) -> None:
         reader = wire.Reader(body)
         fields = reader.fields
         cls = bytes(reader.blob(fields["cls"]))
+        _add_paths(fields["paths"])
         spec = KnownSpec(
             {
                 "name": f"{self.host.name}.__init__", "method": "__init__", "num_returns": 1, "group": "default",
@@ -367,6 +386,11 @@ class PollingSelector(selectors.EpollSelector):
         if timeout is not None:
             timeout = max(0.0, timeout - (time.monotonic() - now))
         return super().select(timeout)
+
+
+def _add_paths(paths: list[str]) -> None:
+    """Modules that the sender could import can be imported here, too, whenever it has changed its `sys.path`."""
+    sys.path.extend(path for path in paths if path not in sys.path)
 
 
 def _start_thread(run: Callable[[], None], name: str) -> threading.Thread:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from klieg.engines.local import wire
+from klieg.engines.local import output, wire
 from klieg.engines.local.connection import Link, socket_pair
 from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
@@ -128,7 +128,8 @@ class Head:
 
     def run(self) -> NoReturn:
         while not self.done:
-            self.reactor.block(lambda: self.done, self.reactor.next_timer())
+            timer = self.reactor.next_timer()
+            self.reactor.block(lambda: self.done or self.reactor.next_timer() != timer, timer)
             self.reactor.run_timers()
         self._end_workers()
         os._exit(0)
@@ -145,7 +146,6 @@ class Head:
         self._scheduler = Scheduler(message["resources"])
         client.process = message["process"]
         self._clients[client.process] = client
-        client.answer(message["request"], pid=os.getpid())
 
     def client_lost(self, client: Client) -> None:
         self._clients.pop(client.process, None)
@@ -248,6 +248,8 @@ class Head:
         if worker is not None:
             worker.leaving = worker.leaving or reason
             worker.no_restart = worker.no_restart or no_restart
+            if no_restart:
+                self._bury(actor, reason)
             end_group(worker.pid)
         elif no_restart:
             self._scheduler.withdraw(actor)
@@ -437,6 +439,8 @@ class Head:
 
     def _actor_lost(self, actor: ActorRecord, worker: Worker, exit: Exit) -> None:
         """Its process has died: for good, or to be started again."""
+        if actor.state is ActorState.DEAD:
+            return
         why = worker.leaving or str(exit)
         if worker.no_restart or not actor.restarts_left:
             actor.init_failed = worker.init_failed
@@ -499,5 +503,5 @@ def main(fd: int) -> NoReturn:
     # Workers are forked from here: whatever they all need is imported once, now.
     import klieg.engines.local.worker  # noqa: F401
 
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # workers print whole lines
+    output.install()
     Head(socket.socket(fileno=fd)).run()

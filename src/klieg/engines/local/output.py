@@ -1,0 +1,64 @@
+"""What workers print: whole lines, each written at once, so that those of several threads and workers never mix."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from typing import Any
+
+
+class WholeLines(io.TextIOBase):
+    """A text stream over a descriptor that writes line by line; each thread has an unfinished line of its own."""
+
+    def __init__(self, fd: int, like: Any) -> None:
+        self._fd = fd
+        self._like = like
+        self._lines = threading.local()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # read-only here
+        return "utf-8"
+
+    @property
+    def buffer(self) -> Any:
+        """The binary stream below, for those who write bytes."""
+        return self._like.buffer
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        line = getattr(self._lines, "unfinished", "") + text
+        end = line.rfind("\n") + 1
+        self._lines.unfinished = line[end:]
+        if end:
+            self._put(line[:end])
+        return len(text)
+
+    def flush(self) -> None:
+        unfinished = getattr(self._lines, "unfinished", "")
+        if unfinished:
+            self._lines.unfinished = ""
+            self._put(unfinished)
+
+    def _put(self, text: str) -> None:
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError:  # nobody reads any more; what a worker prints must not end it
+                return
+
+
+def install() -> None:
+    """Make this process print whole lines."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        setattr(sys, name, WholeLines(fd, getattr(sys, f"__{name}__")))
