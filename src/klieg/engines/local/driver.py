@@ -38,6 +38,8 @@ class DriverEngine(LocalEngine):
     def shutdown(self) -> None:
         super().shutdown()
         self._ctrl_c.remove()
+        if not self.head_warm:
+            self._head_process.kill()
         try:
             self._head_process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -89,6 +89,8 @@ class LocalEngine:
         self._gone: BaseException | None = None
         """Why the runtime is over, once it is."""
         self.head_started = False
+        self.head_warm = False
+        """True once the head can fork workers; before that, it has none to end."""
         self.on_head_lost: Callable[[], None] = _nothing
         """What else to do when the head is gone: a worker ends itself."""
         self.head = HeadClient(reactor, head, self._head_says, self._head_lost)
@@ -490,6 +492,8 @@ class LocalEngine:
         verb = message.get("verb")
         if verb == "started":
             self.head_started = True
+        elif verb == "warm":
+            self.head_warm = True
         elif verb == "peer":
             self.peer_of(message["process"], fds)
         elif verb == "wanted":

@@ -127,6 +127,7 @@ class Head:
         self._driver = Client(self, 0, driver)
 
     def run(self) -> NoReturn:
+        self._driver.tell("warm")
         while not self.done:
             timer = self.reactor.next_timer()
             self.reactor.block(lambda: self.done or self.reactor.next_timer() != timer, timer)
