@@ -31,6 +31,20 @@ def soon_raises(error: type[Exception], attempt: Callable[[], object]) -> Except
     raise AssertionError(f"no {error.__name__} within {PATIENCE:g} s")
 
 
+def soon(condition: Callable[[], object]) -> bool:
+    """True once the condition holds; False if it does not in the end.
+
+    For what happens in another thread a moment after what a test can wait for, such as the end of
+    the frame that has resolved a call.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.001)
+    return False
+
+
 class Gate:
     """Shut until the driver opens it. Whoever waits at it blocks a thread, in C, without the GIL.
 

@@ -41,17 +41,10 @@ class Snapshot:
     def leaks_since(self, before: Snapshot) -> list[str]:
         """One line for each thing that is in this snapshot and was not in the earlier one."""
         return [
-            *(
-                f"process {text}"
-                for key, text in self.processes.items()
-                if key not in before.processes
-            ),
+            *(f"process {text}" for key, text in self.processes.items() if key not in before.processes),
             *(f"descriptor {text}" for text in (self.descriptors - before.descriptors).elements()),
             *(f"thread {text}" for key, text in self.threads.items() if key not in before.threads),
-            *(
-                f"shared memory {text}"
-                for text in (self.shared_memory - before.shared_memory).elements()
-            ),
+            *(f"shared memory {text}" for text in (self.shared_memory - before.shared_memory).elements()),
             *(f"file {text}" for text in (self.files - before.files).elements()),
         ]
 

@@ -211,6 +211,8 @@ class ActorHandle(Generic[T]):
 def _restore_handle(number: int, info: ClassInfo) -> ActorHandle[Any]:
     token = serialization.known(number) or engine.current().token_of(number, info)
     assert isinstance(token, ActorToken)
+    if info.max_pending_calls > 0:
+        token.channel.max_pending, token.channel.on_full = info.max_pending_calls, info.on_full
     return ActorHandle(token, info)
 
 
@@ -232,8 +234,6 @@ class ActorMethod:
             TypeError: the arguments do not fit the method, or cannot be pickled.
             PendingCallsLimitExceeded: the actor's `max_pending_calls` is reached.
         """
-        if self._info.max_pending_calls > 0:
-            self._token.channel.reserve(self._info.on_full)
         return submit(self._spec, self._token, args, kwargs)
 
     def options(self, **given: Any) -> ActorMethod:

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from klieg import engine, ids
@@ -251,6 +251,19 @@ class _PendingCallbacks:
 def _call_if_kept(pending: _PendingCallbacks, ref: ObjectRef[Any], callback: Callable[[Any], object]) -> None:
     if pending.remove(callback):
         callback(ref)
+
+
+class DynamicObjectRefGenerator(Sequence[ObjectRef[Any]]):
+    """The refs of all items of a call with `num_returns="dynamic"`, once they are all there."""
+
+    def __init__(self, refs: list[ObjectRef[Any]]) -> None:
+        self._refs = refs
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._refs[index]
+
+    def __len__(self) -> int:
+        return len(self._refs)
 
 
 class ObjectRefGenerator(Generic[R]):

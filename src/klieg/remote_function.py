@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from klieg import options, session
+from klieg.engines import serialization
 from klieg.engines.calls import StreamFuture
 from klieg.engines.objects import ObjectFuture
-from klieg.object_ref import ObjectRef, ObjectRefGenerator
+from klieg.object_ref import DynamicObjectRefGenerator, ObjectRef, ObjectRefGenerator
+from klieg.outcome import Serialized
 from klieg.task import FunctionSpec, Signature, TaskSpec
 
 P = ParamSpec("P")
@@ -76,14 +78,17 @@ def submit(spec: TaskSpec, token: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def refs_of(spec: TaskSpec, futures: tuple[ObjectFuture, ...]) -> Any:
     count = spec.num_returns
-    if count == 1 or count == "dynamic":
+    if count == 1:
         return ObjectRef(futures[0])
     if count == 0:
         return None
-    if count == "streaming":
-        assert isinstance(futures[0], StreamFuture)
-        return ObjectRefGenerator(futures[0])
+    if isinstance(futures[0], StreamFuture):
+        return ObjectRefGenerator(futures[0]) if count == "streaming" else ObjectRef(futures[0].collect(_dump_refs))
     return [ObjectRef(future) for future in futures]
+
+
+def _dump_refs(items: list[ObjectFuture]) -> Serialized:
+    return serialization.dumps(DynamicObjectRefGenerator([ObjectRef(item) for item in items]))
 
 
 def _refuse_async(function: Callable[..., Any], given: dict[str, Any]) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from klieg.options import DEFAULT_GROUP, ActorOptions
+
+STREAMS: Final = ("streaming", "dynamic")
+"""The values of `num_returns` with which the items of a generator travel one by one."""
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
 

@@ -31,6 +31,12 @@ class Actor:
         return await other.wait.remote("inner")
 
 
+def started(actor):
+    """The actor, once its constructor has returned: from then on a deadline measures the call alone."""
+    klieg.get(actor.__ray_ready__.remote())
+    return actor
+
+
 def raises_timeout(ref):
     """Assert that the call fails by its deadline, which is also a TimeoutError."""
     with pytest.raises(KliegError) as caught:
@@ -45,7 +51,7 @@ def test_a_call_that_is_done_in_time_is_not_touched(journal):
 
 
 def test_a_running_async_call_is_cancelled_at_its_deadline(journal):
-    actor = Actor.remote(journal)
+    actor = started(Actor.remote(journal))
     raises_timeout(actor.wait.options(timeout=0.05).remote())
     assert journal.take(2) == ["in", "cancelled in"]
     assert klieg.get(actor.echo.remote(1)) == 1
@@ -72,8 +78,8 @@ def test_a_call_that_waits_for_its_argument_expires(journal, gate):
 
 
 def test_a_nested_call_inherits_what_is_left(journal):
-    outer, inner = Actor.remote(journal), Actor.remote(journal)
-    raises_timeout(outer.call.options(timeout=0.1).remote(inner))
+    outer, inner = started(Actor.remote(journal)), started(Actor.remote(journal))
+    raises_timeout(outer.call.options(timeout=0.2).remote(inner))
     assert journal.take(2) == ["inner", "cancelled inner"]
 
 
@@ -103,7 +109,7 @@ def test_a_sync_method_sees_the_flag_at_its_deadline(journal):
                 time.sleep(0.001)
             journal.note("saw it")
 
-    raises_timeout(Sync.remote().watch.options(timeout=0.05).remote())
+    raises_timeout(started(Sync.remote()).watch.options(timeout=0.05).remote())
     assert journal.next() == "saw it"
 
 

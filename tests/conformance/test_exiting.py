@@ -158,6 +158,7 @@ def test_exit_actor_in_the_constructor_ends_the_actor():
     assert_dead(Actor.remote())
 
 
+@pytest.mark.needs_process("a thread that the user starts belongs to no actor there")
 def test_exit_actor_in_a_thread_of_the_users_ends_the_actor():
     def leave_in_thread():
         def leave():

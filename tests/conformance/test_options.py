@@ -112,7 +112,9 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize(("target", "options"), ACCEPTED, ids=lambda value: getattr(value, "__name__", None) or str(value))
+@pytest.mark.parametrize(
+    ("target", "options"), ACCEPTED, ids=lambda value: getattr(value, "__name__", None) or str(value)
+)
 def test_a_good_option_is_accepted_and_the_thing_works(target, options):
     remote = klieg.remote(**options)(target)
     ref = remote.remote() if target is function else remote.remote().ping.remote()

@@ -126,9 +126,7 @@ def test_wait_takes_refs_and_gives_them_back():
     assert asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    "return_when", [asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED]
-)
+@pytest.mark.parametrize("return_when", [asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED])
 def test_wait_knows_every_return_when(gate, return_when):
     async def main():
         failing, held = fail.remote(), wait_at.remote(gate)
@@ -137,9 +135,7 @@ def test_wait_knows_every_return_when(gate, return_when):
         done, pending = await asyncio.wait([failing, held], return_when=return_when)
         gate.open()
         return [done, pending] == (
-            [{failing, held}, set()]
-            if return_when == asyncio.ALL_COMPLETED
-            else [{failing}, {held}]
+            [{failing, held}, set()] if return_when == asyncio.ALL_COMPLETED else [{failing}, {held}]
         )
 
     assert asyncio.run(main())
@@ -149,9 +145,7 @@ def test_a_value_does_not_end_a_wait_for_the_first_exception(gate):
     async def main():
         ready, held = echo.remote(1), wait_at.remote(gate)
         await ready
-        done, pending = await asyncio.wait(
-            [ready, held], return_when=asyncio.FIRST_EXCEPTION, timeout=0.02
-        )
+        done, pending = await asyncio.wait([ready, held], return_when=asyncio.FIRST_EXCEPTION, timeout=0.02)
         gate.open()
         return (done, pending) == ({ready}, {held})
 

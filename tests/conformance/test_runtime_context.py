@@ -110,9 +110,7 @@ def test_a_thread_pool_of_an_actor_has_one_actor_id_and_many_task_ids():
             context = klieg.get_runtime_context()
             return context.get_actor_id(), context.get_task_id()
 
-    found = klieg.get(
-        [(actor := Actor.remote()).ids.remote()] + [actor.ids.remote() for _ in range(2)]
-    )
+    found = klieg.get([(actor := Actor.remote()).ids.remote()] + [actor.ids.remote() for _ in range(2)])
     assert {actor_id for actor_id, _ in found} == {actor._actor_id.hex()}
     assert len({task_id for _, task_id in found}) == 3
 

@@ -157,9 +157,7 @@ print(klieg.get(actor.pid.remote()), flush=True)
 
 
 @pytest.mark.needs_process("inline there are no processes to leave behind")
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name
-)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_driver_that_is_killed_leaves_nothing(number):
     with programs.running(HELD + "klieg.get(refs)") as process:
         programs.read_line(process)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import enum
+import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from klieg.concurrency.generators import Stream
+from klieg.exceptions import DeadlineExceededError
 from klieg.ids import COUNTER_BITS, COUNTER_MASK
 from klieg.task import TaskSpec
 
@@ -21,17 +23,29 @@ class State(enum.Enum):
     DONE = "done"
 
 
+NO_CHILDREN: Final[Any] = frozenset()
+"""What most calls have; a set for each of them would cost more than the rest of the call."""
+
+_ADOPTING: Final = threading.Lock()
+
+
+SPENT: Final = contextvars.Context()
+"""The context of every call that has ended."""
+
+
 class Call:
     """A call in an actor's hands. An engine subclasses it to say where arguments come from and outcomes go."""
 
     __slots__ = (
         "caller",
         "cancelled",
+        "children",
         "context",
         "deadline",
         "exits",
         "host",
         "id",
+        "interrupted",
         "spec",
         "state",
         "stream",
@@ -48,6 +62,10 @@ class Call:
         self.state = State.QUEUED
         self.cancelled: BaseException | None = None
         """Once somebody has asked it to stop: the error its caller will see."""
+        self.interrupted = False
+        """True once an interrupt was raised in it: what it makes of that is what its caller gets."""
+        self.children: set[Any] = NO_CHILDREN
+        """The calls that it has made and that have no outcome yet, as their engine describes them."""
         self.exits = False
         """True once it has asked that its actor exits."""
         self.deadline: float | None = None
@@ -61,6 +79,22 @@ class Call:
     def number(self) -> int:
         """The call's id in the whole runtime."""
         return (self.caller << COUNTER_BITS) | (self.id & COUNTER_MASK)
+
+    def adopt(self, child: Any) -> None:
+        """This call has made another one, which follows if it is cancelled."""
+        if self.children is NO_CHILDREN:
+            with _ADOPTING:
+                if self.children is NO_CHILDREN:
+                    self.children = set()
+        self.children.add(child)
+
+    def refusal(self) -> BaseException | None:
+        """Why the call must not start, now that its turn has come."""
+        if self.cancelled is not None:
+            return self.cancelled
+        if self.deadline is not None and self.host.clock() >= self.deadline:
+            return DeadlineExceededError(f"The call {self.spec.name}() was still queued when its time was up.")
+        return None
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, opened; raises what unpickling them raises. Called once, where the call runs."""

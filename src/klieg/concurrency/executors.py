@@ -15,6 +15,7 @@ from typing import Any, Final
 from klieg.concurrency.call import CURRENT, Call, Finished, State
 from klieg.concurrency.generators import produce, produce_async, produce_on_loop
 from klieg.exceptions import AsyncioActorExit
+from klieg.task import STREAMS
 
 LOOP_THREADS: Final[set[int]] = set()
 """Identifiers of the threads that run an async actor's loop; a blocking `get` there is refused."""
@@ -26,15 +27,15 @@ Interrupt = Callable[[Call], None]
 def run_sync(call: Call) -> None:
     """Run a call on this thread, to its outcome. Raises nothing."""
     call.state = State.RUNNING
-    if call.cancelled is not None:
-        call.fail(call.cancelled)
+    if (call.cancelled is not None or call.deadline is not None) and (error := call.refusal()) is not None:
+        call.fail(error)
         return
     context = call.context
     context.run(CURRENT.set, call)
     try:
         args, kwargs = call.arguments()
         value = context.run(call.target or getattr(call.host.instance, call.spec.method), *args, **kwargs)
-        if call.spec.num_returns == "streaming":
+        if call.spec.num_returns in STREAMS:
             context.run(produce, _as_generator(value, call), call.open_stream())
             value = None
     except BaseException as error:
@@ -47,7 +48,7 @@ def finish(call: Call, value: Any) -> None:
     """The user's code has returned: give the caller the value, unless something else was decided meanwhile."""
     if call.exits:
         call.host.exit_by(call, SystemExit())
-    elif call.cancelled is not None:
+    elif call.cancelled is not None and not call.interrupted:
         call.fail(call.cancelled)
     else:
         call.succeed(value)
@@ -67,7 +68,8 @@ def _as_generator(value: Any, call: Call) -> Any:
     if inspect.isgenerator(value) or hasattr(value, "__next__"):
         return value
     raise TypeError(
-        f'{call.spec.name}() was called with num_returns="streaming" but returned {type(value).__name__}, not a generator.'
+        f"{call.spec.name}() was called with num_returns={call.spec.num_returns!r}, but returned "
+        f"{type(value).__name__} and not a generator."
     )
 
 
@@ -75,10 +77,16 @@ class MainExecutor:
     """One thread, one call after another: plain actors and tasks. The thread is whoever calls `run`."""
 
     def __init__(
-        self, finished: Finished, wait: Callable[[], None], wake: Callable[[], None], interrupt: Interrupt | None = None
+        self,
+        finished: Finished,
+        wait: Callable[[], None],
+        look: Callable[[], None],
+        wake: Callable[[], None],
+        interrupt: Interrupt | None = None,
     ) -> None:
         self._finished = finished
         self._wait = wait
+        self._look = look
         self._wake = wake
         self._interrupt = interrupt
         self.ready: deque[Call] = deque()
@@ -110,6 +118,7 @@ class MainExecutor:
                 self.current = call
                 run_sync(call)
                 self.current = None
+                self._look()
                 call = self._finished(call)
 
 
@@ -242,11 +251,11 @@ class LoopExecutor:
     async def _run(self, call: Call) -> None:
         call.state = State.RUNNING
         try:
-            if call.cancelled is not None:
-                raise call.cancelled
+            if (call.cancelled is not None or call.deadline is not None) and (error := call.refusal()) is not None:
+                raise error
             args, kwargs = call.arguments()
             value = (call.target or getattr(call.host.instance, call.spec.method))(*args, **kwargs)
-            if call.spec.num_returns == "streaming":
+            if call.spec.num_returns in STREAMS:
                 await self._stream(call, value)
                 value = None
             elif inspect.iscoroutine(value):

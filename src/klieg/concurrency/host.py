@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from klieg.concurrency.call import Call, Executor, ExitActor, State
+from klieg.concurrency.call import SPENT, Call, Executor, ExitActor, State
 from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread
 from klieg.concurrency.groups import Mailbox
 from klieg.exceptions import ActorDiedError, AsyncioActorExit, WorkerCrashedError
@@ -47,14 +48,23 @@ class Host:
         limits: Mapping[str, int],
         *,
         wait: Callable[[], None],
+        look: Callable[[], None],
         wake: Callable[[], None],
         start_thread: StartThread,
         on_exit: Callable[[str], None],
         loop: asyncio.AbstractEventLoop | None = None,
         interrupt: Callable[[Call], None] | None = None,
         runs_tasks: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """
+        Args:
+            wait: sleeps on the main thread until there may be a call to run.
+            look: takes up what has come meanwhile, between two calls of the main thread.
+            wake: ends `wait`; from any thread.
+        """
         self.name = name
+        self.clock = clock
         self.mode = mode
         self.mailbox = Mailbox(limits)
         self.instance: Any = None
@@ -70,7 +80,7 @@ class Host:
         """Set once the actor is to exit; nothing new is started from then on."""
         self._lock = threading.RLock()
         self._on_exit = on_exit
-        self.main = MainExecutor(self._finished, wait, wake, interrupt)
+        self.main = MainExecutor(self._finished, wait, look, wake, interrupt)
         self.pool = PoolExecutor(self._finished, start_thread, name)
         self.loop = LoopExecutor(loop, self._finished) if loop is not None else None
 
@@ -142,6 +152,7 @@ class Host:
 
     def _finished(self, call: Call) -> Call | None:
         call.state = State.DONE
+        call.context = SPENT  # its own names the call: a circle, which only the collector would undo
         if self.calls.pop((call.caller, call.id), None) is None:
             return None  # the constructor, which holds no slot
         with self._lock:

@@ -5,18 +5,26 @@ submit ──► Channel ──(arguments ready, turn come)──► send ──
 
 from __future__ import annotations
 
+import functools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from klieg.concurrency.executors import LOOP_THREADS
 from klieg.engines import failures
-from klieg.engines.objects import ObjectFuture
+from klieg.engines.objects import Block, ObjectFuture
 from klieg.engines.serialization import Dependency
-from klieg.exceptions import KliegError, PendingCallsLimitExceeded, TaskCancelledError, TaskError
+from klieg.exceptions import (
+    BlockingGetError,
+    DeadlineExceededError,
+    KliegError,
+    PendingCallsLimitExceeded,
+    TaskCancelledError,
+    TaskError,
+)
 from klieg.outcome import Error, Outcome, Serialized, Value
-from klieg.task import TaskSpec
+from klieg.task import STREAMS, TaskSpec
 
 END_OF_STREAM: Final = Value(b"")
 """The outcome of every item asked for behind the last one; told apart by identity."""
@@ -76,6 +84,23 @@ class StreamFuture(ObjectFuture):
             future.resolve(END_OF_STREAM)
         super().resolve(outcome)
 
+    def collect(self, make: Callable[[list[ObjectFuture]], Serialized]) -> ObjectFuture:
+        """A future of all items at once: `make` writes its value when the last one has come.
+
+        An error in mid-stream is the last item; of a stream that has no other, it is the future's own.
+        """
+        whole = ObjectFuture(self._next_id())
+        whole.call = self.call
+        self.add_callback(lambda _: whole.resolve(self._collected(make)))
+        return whole
+
+    def _collected(self, make: Callable[[list[ObjectFuture]], Serialized]) -> Outcome:
+        items = [self._items[index] for index in range(self.length or 0)]
+        if len(items) == 1 and isinstance(items[0].outcome, Error):
+            items[0].outcome.unread = False
+            return Error(items[0].outcome.payload)
+        return Value(make(items))
+
     def close(self) -> None:
         """The consumer is gone."""
         if not self.closed and self.outcome is None:
@@ -95,6 +120,7 @@ class OutgoingCall:
         "deadline",
         "dependencies",
         "exclusive",
+        "expired",
         "futures",
         "id",
         "keep",
@@ -116,11 +142,11 @@ class OutgoingCall:
         self.futures: tuple[ObjectFuture, ...]
         if count == 1:
             self.futures = (ObjectFuture(next_id()),)
-        elif count == "streaming":
+        elif count in STREAMS:
             self.futures = (StreamFuture(next_id(), next_id),)
         elif isinstance(count, int) and count > 1:
             self.futures = tuple(ObjectFuture(next_id()) for _ in range(count))
-        else:  # 0 returns: a future that nobody is given still carries errors; "dynamic": one ref to the list
+        else:  # 0 returns: a future that nobody is given still carries errors
             self.futures = (ObjectFuture(next_id()),)
         for future in self.futures:
             future.call = self
@@ -133,8 +159,10 @@ class OutgoingCall:
         """What must live as long as the call: the actor's token."""
         self.peer: Any = None
         """The connection it was sent on, once it was."""
-        self.parent: int | None = None
-        """The call of this process that made it, for recursive cancellation."""
+        self.parent: Any = None
+        """The call that made it, if one did: `cancel` follows from there."""
+        self.expired = False
+        """True once its futures have been failed though the process that has it has not answered yet."""
         self.waiting = 0
         self.exclusive = False
         """True for a task that must not be sent behind another one."""
@@ -154,6 +182,8 @@ class OutgoingCall:
     def resolve(self, outcome: Outcome) -> None:
         """Give the one future its outcome. Called once, by whoever took the call out of the table of pending calls."""
         self._leave()
+        if self.expired:
+            return
         if len(self.futures) == 1:
             self.futures[0].resolve(outcome)
             return
@@ -162,13 +192,24 @@ class OutgoingCall:
 
     def resolve_each(self, payloads: Sequence[Serialized]) -> None:
         self._leave()
+        if self.expired:
+            return
         for future, payload in zip(self.futures, payloads, strict=True):
             future.resolve(Value(payload))
+
+    def expire(self, error: BaseException) -> None:
+        """Fail the futures now. The call itself keeps its place until whoever has it answers."""
+        self.expired = True
+        self.retries = 0
+        failure = failures.dumps(error, self.spec.name)
+        for future in self.futures:
+            if future.outcome is None:
+                future.resolve(Error(failure))
 
     def takes_another_try(self, failure: Serialized) -> bool:
         """True if the error is one that the call is to be retried on; counts the try."""
         wanted = self.spec.retry_exceptions
-        if not wanted or not self.retries or self.channel is None:
+        if not wanted or not self.retries or self.expired or self.channel is None:
             return False
         cause = getattr(error := failures.loads(failure), "cause", None) or error
         if wanted is not True and not isinstance(cause, tuple(wanted)):
@@ -179,10 +220,13 @@ class OutgoingCall:
         return True
 
     def _leave(self) -> None:
-        channel = self.channel
+        channel, parent = self.channel, self.parent
         if channel is not None:
+            channel.came_back(self)
             channel.ended(self)
-        self.channel = self.keep = self.peer = None
+        if parent is not None:
+            parent.children.discard(self)
+        self.channel = self.keep = self.peer = self.parent = None
 
     def fail(self, error: BaseException) -> None:
         self.resolve(Error(failures.dumps(error, self.spec.name)))
@@ -211,30 +255,45 @@ class OutgoingCall:
 class Channel:
     """The calls of this process to one actor, or the tasks of one shape. A subclass knows how to send.
 
+    submit ──(room)──► enter ──(arguments there, turn come)──► send ──► ... ──► came_back, ended
+
     With `strict` order a call whose arguments are late holds back those behind it; else it is overtaken.
     """
 
-    def __init__(self, strict: bool, max_pending: int = -1) -> None:
+    def __init__(self, strict: bool, max_pending: int = -1, on_full: str = "raise") -> None:
         self.strict = strict
         self.max_pending = max_pending
+        """Calls that may be queued or running at once; 0 and -1: no limit."""
+        self.on_full = on_full
+        """What happens to one more: "raise", "block" its maker, or "await": it waits outside, its maker goes on."""
         self.pending = 0
+        self._outside: deque[tuple[OutgoingCall, Callable[[], None]]] = deque()
+        """Calls that wait for room, and how to let each of them in."""
         self._held: deque[OutgoingCall] = deque()
         self._late: set[OutgoingCall] = set()
         self._lock = threading.RLock()
-        self._room = threading.Condition(self._lock)
 
     def send(self, call: OutgoingCall) -> None:
         """Hand the call on; its arguments are there. Never raises, never waits."""
         raise NotImplementedError
 
-    def submit(self, call: OutgoingCall) -> None:
+    def came_back(self, call: OutgoingCall) -> None:
+        """The call is no longer where it was sent: it was answered, or is to be sent again."""
+
+    def submit(self, call: OutgoingCall, block: Block) -> None:
+        """Take a call. At the limit: PendingCallsLimitExceeded, a wait by `block`, or the call waits outside."""
         call.channel = self
+        if self.max_pending > 0 and not self._has_room(call, block):
+            return
+        self._enter(call)
+
+    def _enter(self, call: OutgoingCall) -> None:
         if call.dependencies is None and not self._held:
             self.send(call)
         else:
-            self._submit_slowly(call)
+            self._enter_slowly(call)
 
-    def _submit_slowly(self, call: OutgoingCall) -> None:
+    def _enter_slowly(self, call: OutgoingCall) -> None:
         with self._lock:
             if self.strict:
                 self._held.append(call)
@@ -265,31 +324,12 @@ class Channel:
             error.unread = False
             call.resolve(Error(error.payload))
 
-    def ended(self, call: OutgoingCall) -> None:
-        """A call of this channel has its outcome."""
-        if self.max_pending > 0:
-            with self._room:
-                self.pending -= 1
-                self._room.notify()
-
-    def reserve(self, on_full: str) -> None:
-        """Count one more pending call; at the limit raise PendingCallsLimitExceeded, or wait for room."""
-        if self.max_pending <= 0:
-            return
-        with self._room:
-            while self.pending >= self.max_pending:
-                if on_full == "raise":
-                    raise PendingCallsLimitExceeded(
-                        f"{self.pending} calls to this actor are queued or running, and max_pending_calls is "
-                        f"{self.max_pending}. Wait for some of them, or create the actor with on_full='block'."
-                    )
-                self._room.wait()
-            self.pending += 1
-
     def cancel_held(self, call: OutgoingCall, error: BaseException) -> bool:
-        """Fail a call that waits here for its arguments or its turn; False if it does not."""
+        """Fail a call that waits here for room, its arguments or its turn; False if it does not."""
         with self._lock:
-            if call in self._late:
+            if self._drop_outside(call):
+                pass
+            elif call in self._late:
                 self._late.discard(call)
             elif call in self._held:
                 self._held.remove(call)
@@ -301,22 +341,74 @@ class Channel:
         return True
 
     def fail_held(self, make_error: Callable[[], BaseException]) -> None:
-        """Fail everything that waits here."""
+        """Fail everything that waits here, and let in those outside: they will learn it, too."""
         with self._lock:
             calls = [*self._held, *self._late]
             self._held.clear()
             self._late.clear()
+            outside, self.max_pending = list(self._outside), -1
+            self._outside.clear()
         for call in calls:
             call.fail(make_error())
+        for _, let_in in outside:
+            let_in()
 
+    # The limit on pending calls
 
-def inherited_deadline(spec: TaskSpec, enclosing: float | None) -> float | None:
-    """When a call made now is due, in `time.monotonic` seconds: by its own timeout, or by that of the call around it."""
-    if spec.timeout is None:
-        return enclosing
-    own = time.monotonic() + spec.timeout
-    return own if enclosing is None else min(own, enclosing)
+    def _has_room(self, call: OutgoingCall, block: Block) -> bool:
+        """True once the call may enter; False if it waits outside for somebody to let it in."""
+        turn = ObjectFuture(0)
+        with self._lock:
+            if self.pending < self.max_pending and not self._outside:
+                self.pending += 1
+                return True
+            if self.on_full == "raise":
+                raise PendingCallsLimitExceeded(
+                    f"{self.pending} calls to this actor are queued or running, and its max_pending_calls is "
+                    f"{self.max_pending}. Wait for some of them, or create the actor with on_full='block' or 'await'."
+                )
+            if self.on_full == "await":
+                self._outside.append((call, functools.partial(self._enter, call)))
+                return False
+            if threading.get_ident() in LOOP_THREADS:
+                raise BlockingGetError(
+                    f"{call.spec.name}() cannot be called now: the actor has all the {self.max_pending} pending calls "
+                    "that it takes, and to wait here would stop the event loop. Create it with on_full='await'."
+                )
+            self._outside.append((call, functools.partial(turn.resolve, Value(failures.NOTHING))))
+        if block(lambda: turn.outcome is not None, (turn,), call.deadline):
+            return True
+        with self._lock:
+            given_up = self._drop_outside(call)
+        if given_up:
+            call.fail(expired_error(call.spec))
+        return not given_up
+
+    def ended(self, call: OutgoingCall) -> None:
+        """A call of this channel has its outcome: the first of those outside takes its place."""
+        if self.max_pending <= 0:
+            return
+        with self._lock:
+            if not self._outside:
+                self.pending -= 1
+                return
+            _, let_in = self._outside.popleft()
+        let_in()
+
+    def _drop_outside(self, call: OutgoingCall) -> bool:
+        """Take the call out of those that wait for room, if it is one: its end will make none."""
+        for entry in self._outside:
+            if entry[0] is call:
+                self._outside.remove(entry)
+                call.channel = None
+                return True
+        return False
 
 
 def cancelled_error(spec: TaskSpec) -> TaskCancelledError:
     return TaskCancelledError(f"The call {spec.name}() was cancelled.")
+
+
+def expired_error(spec: TaskSpec) -> DeadlineExceededError:
+    limit = f"within its timeout of {spec.timeout:g} s" if spec.timeout else "by the deadline of the call that made it"
+    return DeadlineExceededError(f"The call {spec.name}() was not done {limit}.")

@@ -15,8 +15,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import cloudpickle
-
+from klieg.engines import by_value
 from klieg.exceptions import KliegError, TaskError, UnserializableException, members
 from klieg.outcome import Serialized
 
@@ -112,7 +111,7 @@ def _pickle_each(values: dict[str, Any]) -> dict[str, bytes]:
 
 def _try_pickle(value: Any) -> bytes | None:
     try:
-        data: bytes = cloudpickle.dumps(value)
+        data = by_value.dumps(value)
     except BaseException:  # a `__reduce__` may raise anything, `SystemExit` included
         return None
     return data

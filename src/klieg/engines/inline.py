@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from klieg.concurrency.call import CURRENT, Call
@@ -20,11 +20,13 @@ from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
 from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
-from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error, inherited_deadline
+from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
+from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.returns import split_returns
 from klieg.engines.scheduler import Scheduler, unmet
 from klieg.engines.serialization import Named
+from klieg.engines.timers import Timers
 from klieg.engines.unpicklable import explain_value
 from klieg.engines.unread import report_unread
 from klieg.exceptions import (
@@ -32,6 +34,7 @@ from klieg.exceptions import (
     ActorDiedError,
     ActorHandleNotFoundError,
     ActorUnschedulableError,
+    DeadlineExceededError,
     ObjectLostError,
     RuntimeShutdownError,
     TaskUnschedulableError,
@@ -75,7 +78,7 @@ class InlineCall(Call):
             return
         if not self._claim():
             return
-        self.release()
+        self._let_go()
         if len(payloads) == 1:
             self.outgoing.resolve(Value(payloads[0]))
         else:
@@ -85,11 +88,16 @@ class InlineCall(Call):
         if not self._claim():
             return
         failure = failures.dumps(error, self.spec.name)
-        self.release()
+        self._let_go()
         if self.outgoing.takes_another_try(failure):
             self.outgoing.channel.send(self.outgoing)
         else:
             self.outgoing.resolve(Error(failure))
+
+    def _let_go(self) -> None:
+        """Give back what the call holds, and forget how: that function refers to the call."""
+        release, self.release = self.release, _never
+        release()
 
     def _claim(self) -> bool:
         """True once: a call is ended by its executor, by `kill` or by `shutdown`, whoever comes first."""
@@ -121,7 +129,7 @@ class InlineActor(Channel):
     def __init__(self, engine: InlineEngine, number: int, spec: ActorSpec) -> None:
         options, info = spec.options, spec.info
         mode = mode_of(info.is_async, options.max_concurrency, info.groups)
-        super().__init__(strict=mode == "plain", max_pending=options.max_pending_calls)
+        super().__init__(mode == "plain", options.max_pending_calls, options.on_full)
         self.engine = engine
         self.id = number
         self.spec = spec
@@ -137,6 +145,7 @@ class InlineActor(Channel):
             mode,
             limits_of(info.is_async, options.max_concurrency, info.groups),
             wait=self._bell.acquire,
+            look=_never,
             wake=self._bell.release,
             start_thread=engine.start_thread,
             on_exit=self._on_exit,
@@ -243,6 +252,7 @@ class InlineTasks(Channel):
             "threaded",
             {"default": NO_LIMIT},
             wait=_never,
+            look=_never,
             wake=_never,
             start_thread=engine.start_thread,
             on_exit=lambda reason: None,
@@ -305,6 +315,8 @@ class InlineEngine:
         self._pinned: dict[int, Named] = {}
         self._dropped: SimpleQueue[int | StreamFuture | None] = SimpleQueue()
         """Actors without handles, generators without consumers; SimpleQueue.put is safe in a finalizer."""
+        self._timers = Timers()
+        self._deadlines = Deadlines(self._call_at, self._expire)
         self._janitor = self.start_thread(self._clean_up, "klieg janitor")
         self.tasks = InlineTasks(self)
         self.callbacks = Callbacks()
@@ -321,8 +333,13 @@ class InlineEngine:
         call = OutgoingCall(spec, payload, dependencies, self._next_id)
         call.keep = actor
         enclosing = CURRENT.get()
+        if enclosing is not None:
+            enclosing.adopt(call)
+            call.parent = enclosing
         call.deadline = inherited_deadline(spec, enclosing.deadline if enclosing else None)
-        channel.submit(call)
+        channel.submit(call, self.block)
+        if call.deadline is not None:
+            self._deadlines.watch(call)
         return call.futures
 
     def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
@@ -378,13 +395,30 @@ class InlineEngine:
         channel = call.channel
         if channel is not None and channel.cancel_held(call, error):
             return
+        self._stop(call, error, recursive)
+
+    def _stop(self, call: OutgoingCall, error: BaseException, recursive: bool) -> None:
+        """Have a call that is in its host's hands, or waits for its resources, end with `error`."""
         inline = self.pending.get(call.id)
         if inline is None:
             return
-        if inline.holds or channel is not self.tasks:
+        children = list(inline.children) if recursive else []
+        if inline.holds or call.channel is not self.tasks:
             inline.host.cancel(self.process, call.id, error)
         else:
             inline.fail(error)
+        for child in children:
+            self.cancel(child.futures[0], False, True)
+
+    def _expire(self, call: OutgoingCall, error: DeadlineExceededError) -> None:
+        """The call's time is up: its caller learns it now, whatever the call itself still does."""
+        if call.channel is None or not call.channel.cancel_held(call, error):
+            call.expire(error)
+            self._stop(call, error, recursive=False)
+
+    def _call_at(self, moment: float, function: Callable[[], None]) -> None:
+        if self._timers.at(moment, function):
+            self._dropped.put(0)
 
     def kill(self, actor: ActorToken, no_restart: bool) -> None:
         if actor.channel.engine is not self:
@@ -408,6 +442,7 @@ class InlineEngine:
             if self._closed:
                 return
             self._closed = True
+        report_unread()
         for call in list(self.pending.values()):
             call.fail(RuntimeShutdownError())
         self.tasks.fail_held(RuntimeShutdownError)
@@ -463,8 +498,9 @@ class InlineEngine:
             raise RuntimeShutdownError
 
     def _clean_up(self) -> None:
-        """End actors whose last handle is gone, and report errors that nobody read."""
-        while (dropped := self._dropped.get()) is not None:
+        """End actors whose last handle is gone, report errors that nobody read, do what is due."""
+        while (dropped := self._next_dropped()) is not None:
+            self._timers.run()
             report_unread()
             if dropped == 0:
                 continue
@@ -474,6 +510,13 @@ class InlineEngine:
             actor = self.actors.get(dropped)
             if actor is not None:
                 actor.host.exit(OUT_OF_SCOPE)
+
+    def _next_dropped(self) -> int | StreamFuture | None:
+        """What was dropped, or 0 if it is time to look at the timers; None at the end."""
+        try:
+            return self._dropped.get(timeout=self._timers.left())
+        except Empty:
+            return 0
 
     def _join_threads(self) -> None:
         deadline = deadline_of(STOP_GRACE)

@@ -9,7 +9,7 @@ from typing import Any
 from klieg.engines.failures import NOTHING
 from klieg.engines.unpicklable import explain_value
 from klieg.outcome import Serialized
-from klieg.task import TaskSpec
+from klieg.task import STREAMS, TaskSpec
 
 
 def split_returns(value: Any, spec: TaskSpec, dumps: Callable[[Any], Serialized]) -> list[Serialized]:
@@ -20,10 +20,9 @@ def split_returns(value: Any, spec: TaskSpec, dumps: Callable[[Any], Serialized]
     count = spec.num_returns
     if count == 1:
         return [_dumps_one(value, spec, dumps)]
-    if count in (0, "streaming"):
+    if count == 0 or count in STREAMS:
         return [NOTHING]
-    if count == "dynamic":
-        return [_dumps_one(list(value), spec, dumps)]
+    assert isinstance(count, int)
     if inspect.isgenerator(value):
         value = list(value)
     try:

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import cloudpickle
 
+from klieg.engines import by_value
+from klieg.engines.by_value import PROTOCOL
 from klieg.engines.objects import ActorToken, ObjectFuture, Ref
 from klieg.engines.unpicklable import explain
 from klieg.outcome import Payload, Serialized
-
-PROTOCOL: Final = 5
 
 _ATOMS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 """Types that plain pickle always takes and that hold nothing else."""
@@ -72,7 +72,7 @@ def _pickle(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
     except (pickle.PicklingError, AttributeError, TypeError, ImportError, RecursionError, NotImplementedError):
         pass  # cloudpickle takes more than pickle; if it refuses too, its error is the one to show
     buffers.clear()
-    return cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffers.append), buffers
+    return by_value.dumps(value, buffers.append), buffers
 
 
 def loads(payload: Serialized) -> Any:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class ActorChannel(Channel):
     """The calls of this process to one actor of the local engine."""
 
-    def __init__(self, engine: LocalEngine, number: int, name: str, strict: bool, max_pending: int) -> None:
-        super().__init__(strict, max_pending)
+    def __init__(self, engine: LocalEngine, number: int, name: str, strict: bool) -> None:
+        super().__init__(strict)
         self.engine = engine
         self.number = number
         self.name = name

@@ -20,11 +20,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from klieg.concurrency.call import CURRENT
+from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import mode_of
 from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
-from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error, inherited_deadline
+from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
+from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.local import wire
 from klieg.engines.local.actors import ActorChannel
 from klieg.engines.local.connection import socket_pair
@@ -42,6 +43,7 @@ from klieg.exceptions import (
     ActorAlreadyExistsError,
     ActorHandleNotFoundError,
     ActorUnschedulableError,
+    DeadlineExceededError,
     HeadDiedError,
     ObjectLostError,
     OwnerDiedError,
@@ -49,7 +51,7 @@ from klieg.exceptions import (
 )
 from klieg.ids import COUNTER_MASK, id_maker, new_process_number, process_of
 from klieg.outcome import UNREAD, Error, Outcome, Value
-from klieg.task import ActorSpec, ClassInfo, TaskSpec
+from klieg.task import STREAMS, ActorSpec, ClassInfo, TaskSpec
 
 KILLED: Final = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped."
@@ -97,6 +99,7 @@ class LocalEngine:
         reactor.chores.append(self._do_chores)
         reactor.ticks.append(self._tick)
         self.callbacks = Callbacks()
+        self._deadlines = Deadlines(reactor.call_at, self._expire)
         UNREAD.ring = reactor.ring
 
     # The verbs
@@ -110,16 +113,19 @@ class LocalEngine:
         call.keep = actor
         enclosing = CURRENT.get()
         if enclosing is not None:
-            call.parent = enclosing.id
+            enclosing.adopt(call)
+            call.parent = enclosing
             call.deadline = inherited_deadline(spec, enclosing.deadline)
         elif spec.timeout is not None:
             call.deadline = inherited_deadline(spec, None)
-        if spec.num_returns == "streaming":
+        if spec.num_returns in STREAMS:
             self._open_stream(call)
         channel: Channel = self._task_channel(spec) if actor is None else actor.channel
         if actor is not None:
             self._check_ours(actor)
-        channel.submit(call)
+        channel.submit(call, self.block)
+        if call.deadline is not None:
+            self._deadlines.watch(call)
         return call.futures
 
     def _task_channel(self, spec: TaskSpec) -> TaskChannel:
@@ -142,7 +148,8 @@ class LocalEngine:
         cls = export(spec.cls, f"the actor class {info.name}")
         number, process = self._next_id(), new_process_number()
         mode = mode_of(info.is_async, options.max_concurrency, info.groups)
-        channel = ActorChannel(self, number, info.name, mode == "plain", options.max_pending_calls)
+        channel = ActorChannel(self, number, info.name, mode == "plain")
+        channel.max_pending, channel.on_full = options.max_pending_calls, options.on_full
         namespace = options.namespace or self.namespace
         described = serialization.dumps(info)
         assert isinstance(described, bytes)
@@ -213,6 +220,11 @@ class LocalEngine:
         self.reactor.attach(loop)
 
     def cancel(self, future: ObjectFuture, force: bool, recursive: bool) -> None:
+        if isinstance(future, BorrowedFuture):
+            if future.outcome is None:
+                body = json.dumps([future.id, force, recursive]).encode()
+                self._owner_peer(future.id).send(wire.CANCEL_LENT, 0, body)
+            return
         call: OutgoingCall | None = future.call
         if call is None:
             return
@@ -222,14 +234,26 @@ class LocalEngine:
         peer: Peer | None = call.peer
         if peer is None:
             return
-        if force:
-            call.retries = 0
-            peer.send(wire.CANCEL, call.id & COUNTER_MASK, b"\1" if recursive else b"\0")
-            if peer.pending.pop(call.id & COUNTER_MASK, None) is not None:
-                self.head.tell("end_worker", process=peer.process)
-                call.fail(error)
+        number = call.id & COUNTER_MASK
+        call.retries = 0
+        peer.send(wire.CANCEL, number, wire.CANCEL_BODY.pack(wire.CANCELLED, recursive))
+        if force and peer.pending.pop(number, None) is not None:
+            self.head.tell("end_worker", process=peer.process)
+            call.fail(error)
+
+    def cancel_children(self, call: Call) -> None:
+        """Cancel what a call of this process has called and still waits for."""
+        for child in list(call.children):
+            self.cancel(child.futures[0], False, True)
+
+    def _expire(self, call: OutgoingCall, error: DeadlineExceededError) -> None:
+        """The call's time is up: its caller learns it now, whatever the process that has it still does."""
+        if call.channel is not None and call.channel.cancel_held(call, error):
             return
-        peer.send(wire.CANCEL, call.id & COUNTER_MASK, b"\1" if recursive else b"\0")
+        call.expire(error)
+        peer: Peer | None = call.peer
+        if peer is not None:
+            peer.send(wire.CANCEL, call.id & COUNTER_MASK, wire.CANCEL_BODY.pack(wire.EXPIRED, False))
 
     def kill(self, actor: ActorToken, no_restart: bool) -> None:
         self._check_usable()
@@ -281,6 +305,7 @@ class LocalEngine:
         self._finish()
 
     def _finish(self) -> None:
+        report_unread()
         self._fail_everything()
         self.reactor.nudge()
         for peer in list(self._peers.values()):
@@ -358,7 +383,9 @@ class LocalEngine:
         with self._lock:
             channel = self._channels.get(number)
             if channel is None:
-                channel = self._channels[number] = ActorChannel(self, number, info.name if info else "actor", False, -1)
+                channel = self._channels[number] = ActorChannel(
+                    self, number, info.name if info else "actor", strict=False
+                )
         return channel
 
     def _note_drop(self, number: int, loans: int) -> None:
@@ -463,7 +490,7 @@ class LocalEngine:
         if not call.takes_another_try(failure):
             return False
         channel = call.channel
-        channel.ended(call)
+        channel.came_back(call)
         call.peer = None
         channel.send(call)
         return True

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-import cloudpickle
-
+from klieg.engines import by_value
 from klieg.engines.unpicklable import explain_value
 from klieg.task import FunctionSpec
 
@@ -42,7 +41,7 @@ class Exports:
 def export(target: Any, what: str) -> Exported:
     """Pickle a function or class; TypeError that names what in it cannot be pickled."""
     try:
-        return Exported(cloudpickle.dumps(target))
+        return Exported(by_value.dumps(target))
     except Exception as error:
         raise explain_value(error, what, target) from error
 

@@ -64,6 +64,7 @@ class InterruptTasks:
             return
         if may_interrupt(frame):
             self._target = None
+            call.interrupted = True
             raise KeyboardInterrupt
         self._runner.engine.reactor.call_at(time.monotonic() + RETRY_AFTER, self._send)
 

@@ -110,7 +110,7 @@ class TaskChannel(Channel):
             else:
                 call.fail(TaskUnschedulableError(f"The task {call.spec.name} can never run: {answer['impossible']}"))
 
-    def ended(self, call: OutgoingCall) -> None:
+    def came_back(self, call: OutgoingCall) -> None:
         peer = call.peer
         if peer is None:
             return
@@ -133,6 +133,8 @@ class TaskChannel(Channel):
             if leased is not None:
                 leased.inflight.pop(call, None)
                 leased.depth = 1
+            if call.expired:
+                return
             call.peer = None
             call.exclusive = True
             self._queue.appendleft(call)

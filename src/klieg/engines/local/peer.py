@@ -306,6 +306,13 @@ class Peer:
         self.engine.loans.change(what, process, 1)
         self.engine.watch_process(process)
 
+    def _cancel_lent(self, number: int, body: bytes) -> None:
+        """A borrower of a ref of ours wants its call to end."""
+        what, force, recursive = json.loads(body)
+        future = self.engine.find_named(what)
+        if isinstance(future, ObjectFuture):
+            self.engine.cancel(future, force, recursive)
+
     def _release(self, number: int, body: bytes) -> None:
         for what, count in json.loads(body):
             self.engine.loans.change(what, self.process, -count)
@@ -358,5 +365,6 @@ _HANDLERS: Final[dict[int, Callable[[Peer, int, bytes], None]]] = {
     wire.RESIZE: Peer._resize,
     wire.FETCH: Peer._fetch,
     wire.LEND: Peer._lent,
+    wire.CANCEL_LENT: Peer._cancel_lent,
     wire.RELEASE: Peer._release,
 }

@@ -17,8 +17,6 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import os
 import select
 import threading
@@ -29,6 +27,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from klieg.engines.objects import Ready
+from klieg.engines.timers import Timers
 
 SPIN: Final = 200e-6
 """Seconds to look at the sockets before sleeping on them: two wake-ups across cores cost 50-99 µs (design.md, 3)."""
@@ -56,12 +55,13 @@ class Reactor:
         self._lead = threading.Lock()
         self._followers: list[tuple[Ready, threading.Semaphore]] = []
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """The monitor's own bell: a leader would take the common one away before the monitor has woken."""
         self._blocking = False
         self._spin = SPIN
         self._rounds = 0
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_count = itertools.count()
+        self._timers = Timers()
         self._closed = False
         self.dispatching = False
         self.dirty: deque[Any] = deque()
@@ -147,18 +147,18 @@ class Reactor:
 
     def call_at(self, moment: float, function: Callable[[], None]) -> None:
         """Have the monitor call `function` at about `moment` (`time.monotonic`)."""
-        heapq.heappush(self._timers, (moment, next(self._timer_count), function))
-        if self._timers[0][2] is function:
-            self.ring()
+        if self._timers.at(moment, function):
+            self._wake_monitor()
 
     def close(self) -> None:
         self._closed = True
-        self.ring()
+        self._wake_monitor()
         if self._monitor is not None and self._monitor is not threading.current_thread():
             self._monitor.join()
         self.detach_loops()
         self._epoll.close()
         os.close(self._bell)
+        os.close(self._alarm)
 
     # Leading and following
 
@@ -255,8 +255,11 @@ class Reactor:
     def _watch(self) -> None:
         poll = select.poll()
         poll.register(self._epoll.fileno(), select.POLLIN)
+        poll.register(self._alarm, select.POLLIN)
         while not self._closed:
-            poll.poll(self._until_next_timer())
+            for fd, _ in poll.poll(self._until_next_timer()):
+                if fd == self._alarm:
+                    os.eventfd_read(self._alarm)
             if self._closed:
                 return
             self.run_timers()
@@ -270,20 +273,26 @@ class Reactor:
             else:
                 time.sleep(PATIENCE - GRACE)
 
+    def _wake_monitor(self) -> None:
+        try:
+            os.eventfd_write(self._alarm, 1)
+        except OSError:  # closed
+            return
+
     def _until_next_timer(self) -> float | None:
         limit = LOOK_AROUND if self.restless() else None
-        if self._timers:
-            until = max(0.0, self._timers[0][0] - time.monotonic()) + 0.001
+        left = self._timers.left()
+        if left is not None:
+            until = left + 0.001
             limit = until if limit is None else min(until, limit)
         return None if limit is None else limit * 1000
 
     def next_timer(self) -> float | None:
         """When the next timer is due, in `time.monotonic` seconds."""
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next()
 
     def run_timers(self) -> None:
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
+        self._timers.run()
 
 
 def _never() -> bool:

@@ -23,9 +23,9 @@ from klieg.outcome import Payload, Serialized
     CALL, CALL_FULL, INIT, SPEC, FUNCTION,  # towards the one who runs
     VALUE, VALUE_FULL, ERROR, ITEM, ITEM_FULL, RETURNED,  # towards the caller
     GRANT, CANCEL, EXIT, STATS, RESIZE,
-    FETCH, LEND, RELEASE,  # between owner and borrower
+    FETCH, LEND, RELEASE, CANCEL_LENT,  # between owner and borrower
     CONTROL,  # to and from the head
-) = range(1, 21)  # fmt: skip
+) = range(1, 22)  # fmt: skip
 
 HEADER: Final = struct.Struct("<QBQ")
 CALL_HEADER: Final = struct.Struct("<QBQI")
@@ -34,6 +34,9 @@ LENGTH: Final = struct.Struct("<Q")
 SPEC_NUMBER: Final = struct.Struct("<I")
 INDEX: Final = struct.Struct("<Q")
 SIGNED: Final = struct.Struct("<q")
+CANCEL_BODY: Final = struct.Struct("<B?")
+"""Why the call is to end, and whether its children are to follow."""
+CANCELLED, EXPIRED = 0, 1
 
 BEHIND_LENGTH: Final = HEADER.size - LENGTH.size
 """Bytes of the header that the length counts."""

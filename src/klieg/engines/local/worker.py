@@ -27,6 +27,7 @@ from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of
 from klieg.engines import failures, serialization
+from klieg.engines.calls import cancelled_error, expired_error
 from klieg.engines.local import wire
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.failpoints import failpoint
@@ -43,6 +44,9 @@ from klieg.task import ClassInfo, FunctionSpec, TaskSpec
 
 FLUSH_EVERY: Final = 0.001
 """Seconds for which answers may be held back to be written together, while more calls are waiting."""
+
+LOOK_EVERY: Final = 0.0005
+"""Seconds between two looks at the sockets while one call follows another."""
 
 STUCK_AFTER: Final = 0.01
 """Seconds in one task after which those behind it are given back, to run elsewhere."""
@@ -162,6 +166,7 @@ class Runner:
         self._left = False
         self._leaving: tuple[str, int] | None = None
         self._written = 0.0
+        self._looked = 0.0
         self._watched: tuple[Call | None, float] = (None, 0.0)
         self.host = self._make_host()
         self.holds_resources = config["holds_resources"]
@@ -189,6 +194,7 @@ class Runner:
             mode,  # type: ignore[arg-type]  # from the description
             limits,
             wait=self._wait,
+            look=self._look,
             wake=self.engine.reactor.nudge,
             start_thread=_start_thread,
             on_exit=self.leave,
@@ -229,6 +235,14 @@ class Runner:
         main = self.host.main
         self.engine.reactor.flush()
         self.engine.reactor.block(lambda: bool(main.ready) or main.stopped)
+
+    def _look(self) -> None:
+        """Called by the main executor between two calls: a cancellation that has come meanwhile is seen before the
+        next call starts, unless the last one was so short that looking would cost more than it."""
+        now = time.monotonic()
+        if now - self._looked > LOOK_EVERY:
+            self._looked = now
+            self.engine.reactor.poll()
 
     def answer_now(self) -> bool:
         """True if an answer should be written at once: nothing more is waiting to run, or the last one was long ago."""
@@ -283,7 +297,14 @@ class Runner:
         self.host.deliver(call)
 
     def cancel(self, peer: Peer, number: int, body: bytes) -> None:
-        self.host.cancel(peer.process, number, TaskCancelledError())
+        why, recursive = wire.CANCEL_BODY.unpack(body)
+        call = self.host.calls.get((peer.process, number))
+        if call is None:
+            return
+        error = expired_error(call.spec) if why == wire.EXPIRED else cancelled_error(call.spec)
+        self.host.cancel(peer.process, number, error)
+        if recursive:
+            self.engine.cancel_children(call)
 
     def grant(self, peer: Peer, number: int, taken: int) -> None:
         call = self.host.calls.get((peer.process, number))
