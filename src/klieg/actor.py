@@ -34,7 +34,7 @@ class ActorClassInheritanceException(TypeError):
 
 
 def method(*args: Any, **given: Any) -> Any:
-    """Declare options of one method: `@method(num_returns=2)`, `@method(concurrency_group="io")`, `@method(run_in="thread")`.
+    """Declare options of one method: `@method(num_returns=2)`, `@method(run_in="thread")`.
 
     Raises ValueError or TypeError at once for an option that does not exist or does not fit.
     """
@@ -168,6 +168,9 @@ class ActorHandle(Generic[T]):
     The actor lives as long as a handle to it does, in any process.
     """
 
+    _token: ActorToken
+    _info: ClassInfo
+
     def __init__(self, token: ActorToken, info: ClassInfo) -> None:
         self.__dict__["_token"] = token
         self.__dict__["_info"] = info
@@ -196,7 +199,7 @@ class ActorHandle(Generic[T]):
     def __hash__(self) -> int:
         return hash(self._token.id)
 
-    def __dir__(self) -> Iterator[str]:  # type: ignore[override]  # any iterable will do
+    def __dir__(self) -> Iterator[str]:
         return iter([*self._info.methods, *SPECIAL_METHODS])
 
     def __repr__(self) -> str:
@@ -314,7 +317,8 @@ def _methods(cls: type) -> Iterator[tuple[str, MethodInfo]]:
         if static is None or static is inspect.getattr_static(object, name, None):
             continue
         if isinstance(static, staticmethod | classmethod):
-            function, drop_first = static.__func__, isinstance(static, classmethod)
+            function: Any = static.__func__
+            drop_first = isinstance(static, classmethod)
         elif inspect.isroutine(static) or isinstance(static, functools.partialmethod):
             function, drop_first = static, True
         else:
@@ -341,7 +345,7 @@ def _kind(function: Any) -> Kind:
     return "generator" if inspect.isgeneratorfunction(function) else "sync"
 
 
-def _constructor_signature(cls: type) -> Signature:
+def _constructor_signature(cls: Any) -> Signature:
     if cls.__init__ is object.__init__ and cls.__new__ is object.__new__:
         return Signature((), (0, 0))
     if cls.__init__ is object.__init__:

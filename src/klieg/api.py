@@ -158,7 +158,7 @@ def is_initialized() -> bool:
 
 
 @overload
-def remote(target: type[T]) -> ActorClass[T]: ...
+def remote(target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]  # a class can be called, too
 @overload
 def remote(target: Callable[P, R]) -> RemoteFunction[P, R]: ...
 @overload
@@ -248,8 +248,9 @@ def _refuse_waiting_for_oneself(futures: Any) -> None:
         call = future.call
         if call is not None and call.keep is not None and call.keep.id == host.token.id:
             raise BlockingGetError(
-                f"{host.name} waits at {_call_site()} for its own call {call.spec.name}(), which can never start: a plain "
-                "actor runs one call at a time. Call the method directly, or create the actor with max_concurrency=2."
+                f"{host.name} waits at {_call_site()} for its own call {call.spec.name}(), which can never start: a "
+                "plain actor runs one call at a time. Call the method directly, or create the actor with "
+                "max_concurrency=2."
             )
 
 

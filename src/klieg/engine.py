@@ -14,7 +14,10 @@ from klieg.exceptions import SystemError_
 if TYPE_CHECKING:
     import asyncio
 
+    from klieg.engines.callbacks import Callbacks
+    from klieg.engines.calls import StreamFuture
     from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+    from klieg.engines.serialization import Named
     from klieg.task import ActorSpec, ClassInfo, TaskSpec
 
 
@@ -25,6 +28,8 @@ class Engine(Protocol):
     process: int
     """The number of this process in the runtime."""
     namespace: str
+    callbacks: Callbacks
+    """The thread that runs what users hang on results."""
 
     def submit(
         self, spec: TaskSpec, actor: ActorToken | None, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -59,6 +64,21 @@ class Engine(Protocol):
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """What this runtime has in all, and what is free now."""
+
+    def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
+        """For each concurrency group of the actor: calls queued, calls running, and the limit."""
+
+    def drop_stream(self, stream: StreamFuture) -> None:
+        """The consumer of a streaming generator is gone; called by a finalizer, so it only leaves a note."""
+
+    def pin(self, named: Named) -> None:
+        """A ref or handle is pickled by hand: keep what it names until the end."""
+
+    def future_of(self, number: int) -> ObjectFuture:
+        """The future of a ref that was pickled by hand; ObjectLostError if there is none."""
+
+    def token_of(self, number: int, info: ClassInfo) -> ActorToken:
+        """The token of an actor whose handle was pickled by hand."""
 
     def shutdown(self) -> None:
         """End everything; whoever waits gets RuntimeShutdownError."""

@@ -5,7 +5,7 @@
     ├── TaskCancelledError                   cancelled before it could finish
     ├── DeadlineExceededError  [TimeoutError]   its own `timeout` option expired
     ├── GetTimeoutError        [TimeoutError]   `get` gave up waiting; the task goes on
-    ├── BlockingGetError       [RuntimeError]   a blocking `get`/`wait` on an async actor's loop, or one that can never end
+    ├── BlockingGetError       [RuntimeError]   a blocking `get`/`wait` on an async actor's loop, or a wait without end
     ├── WorkerCrashedError                   the process that ran a task died
     ├── ActorError (RayActorError)
     │   ├── ActorDiedError                   it is dead and stays dead
@@ -132,7 +132,7 @@ def _make_dual_class(cls: type[Exception]) -> type[TaskError] | None:
 
 
 def _new_without_constructor(cls: type[Any], like: BaseException) -> Any:
-    base = next(c for c in cls.__mro__ if c.__module__ == "builtins")
+    base: Any = next(c for c in cls.__mro__ if c.__module__ == "builtins")
     if isinstance(like, BaseExceptionGroup):
         return base.__new__(cls, like.message, like.exceptions)
     return base.__new__(cls)

@@ -78,7 +78,7 @@ class BaseID:
         return self._binary.hex()
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._binary == other._binary  # type: ignore[attr-defined]  # same type
+        return type(other) is type(self) and self._binary == other._binary
 
     def __hash__(self) -> int:
         return hash(self._binary)

@@ -30,6 +30,7 @@ class ObjectRef(Ref, Generic[R]):
     """
 
     __slots__ = ("_asyncio_callbacks",)
+    _asyncio_callbacks: _PendingCallbacks
 
     def __init__(self, future: ObjectFuture) -> None:
         self._future = future

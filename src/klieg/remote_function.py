@@ -39,7 +39,8 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             TypeError: the arguments do not fit the function, or cannot be pickled.
         """
-        return submit(self._spec, None, args, kwargs)
+        ref: ObjectRef[R] = submit(self._spec, None, args, kwargs)
+        return ref
 
     def options(self, **given: Any) -> RemoteFunction[P, R]:
         """The same function with other options, for the calls made through what this returns."""

@@ -66,8 +66,8 @@ class ForkedEngine:
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(
-            "This process was forked from one that uses klieg; its connections belong to the parent. Start processes by "
-            "`subprocess` or multiprocessing's 'spawn' method, or use klieg's own tasks and actors."
+            "This process was forked from one that uses klieg; its connections belong to the parent. Start processes "
+            "by `subprocess` or multiprocessing's 'spawn' method, or use klieg's own tasks and actors."
         )
 
     def shutdown(self) -> None:
@@ -76,7 +76,7 @@ class ForkedEngine:
 
 def _forked() -> None:
     if engine.current_or_none() is not None:
-        engine.use(ForkedEngine())  # type: ignore[arg-type]  # it has no verb that works
+        engine.use(ForkedEngine())
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -79,7 +79,7 @@ class MainExecutor:
     def __init__(
         self,
         finished: Finished,
-        wait: Callable[[], None],
+        wait: Callable[[], object],
         look: Callable[[], None],
         wake: Callable[[], None],
         interrupt: Interrupt | None = None,
@@ -162,15 +162,12 @@ class PoolExecutor:
             self._queue.put(None)
 
     def _work(self, first: list[Call]) -> None:
-        call: Call | None = (
-            first.pop()
-        )  # a parameter would keep the call, and its arguments, as long as the thread lives
+        # A parameter would keep the call, and its arguments, as long as the thread lives.
+        call: Call | None = first.pop()
         while True:
             while call is not None:
                 run_sync(call)
                 call = self._finished(call)
-            if self._stopped:
-                return
             with self._lock:
                 if self._stopped:
                     return
@@ -277,17 +274,17 @@ class LoopExecutor:
             await produce_on_loop(_as_generator(value, call), stream)
 
 
-def _plain_task(
-    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
-) -> asyncio.Task[None]:
-    return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context)
+if sys.version_info >= (3, 12):
 
+    def _new_task(
+        coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
+    ) -> asyncio.Task[None]:
+        # A coroutine that finishes without suspending then costs no trip through the loop.
+        return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context, eager_start=True)
 
-def _eager_task(
-    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
-) -> asyncio.Task[None]:
-    # A coroutine that finishes without suspending then costs no trip through the loop.
-    return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context, eager_start=True)
+else:
 
-
-_new_task: Final = _eager_task if sys.version_info >= (3, 12) else _plain_task
+    def _new_task(
+        coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
+    ) -> asyncio.Task[None]:
+        return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
-Block = Callable[[Callable[[], bool]], None]
+Block = Callable[[Callable[[], bool]], object]
 """Wait on this thread until the condition holds; an engine knows how to stay reachable meanwhile."""
 
 
@@ -90,7 +90,7 @@ def produce(generator: Generator[Any, None, Any], stream: Stream) -> None:
         generator.close()
 
 
-async def produce_async(generator: AsyncGenerator[Any, None], stream: Stream) -> None:
+async def produce_async(generator: AsyncGenerator[Any, Any], stream: Stream) -> None:
     """Run an async generator to its end, or until its consumer is gone."""
     try:
         await stream.wait_async()

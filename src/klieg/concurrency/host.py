@@ -47,7 +47,7 @@ class Host:
         mode: Mode,
         limits: Mapping[str, int],
         *,
-        wait: Callable[[], None],
+        wait: Callable[[], object],
         look: Callable[[], None],
         wake: Callable[[], None],
         start_thread: StartThread,
@@ -84,8 +84,8 @@ class Host:
         self.pool = PoolExecutor(self._finished, start_thread, name)
         self.loop = LoopExecutor(loop, self._finished) if loop is not None else None
 
-    def construct(self, load: Callable[[], type], call: Call) -> None:
-        """Load the class and run its constructor, where this kind of actor does; other calls wait until it has returned."""
+    def construct(self, load: Callable[[], type[Any]], call: Call) -> None:
+        """Load the class and run its constructor, where this kind of actor does; other calls wait for its return."""
 
         def build(*args: Any, **kwargs: Any) -> Any:
             cls = load()
@@ -98,7 +98,7 @@ class Host:
         call.target = build
         (self.loop or self.main).start(call)
 
-    async def _build_async(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    async def _build_async(self, cls: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         instance = cls.__new__(cls, *args, **kwargs)
         await instance.__init__(*args, **kwargs)
         self.open(instance)
@@ -115,11 +115,12 @@ class Host:
         """What runs for the methods that every actor has, whatever its class; None for the class's own."""
         if not method.startswith("__ray_"):
             return None
-        return {
+        known: dict[str, Callable[..., Any]] = {
             "__ray_ready__": _ready,
             "__ray_call__": self._call_with_self,
             "__ray_terminate__": self._terminate,
-        }.get(method)
+        }
+        return known.get(method)
 
     def _call_with_self(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(self.instance, *args, **kwargs)

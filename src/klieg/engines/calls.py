@@ -212,7 +212,7 @@ class OutgoingCall:
         if not wanted or not self.retries or self.expired or self.channel is None:
             return False
         cause = getattr(error := failures.loads(failure), "cause", None) or error
-        if wanted is not True and not isinstance(cause, tuple(wanted)):
+        if isinstance(wanted, tuple) and not isinstance(cause, wanted):
             return False
         if isinstance(error, KliegError) and not isinstance(error, TaskError):
             return False  # cancelled, or the actor is gone: not the user's code

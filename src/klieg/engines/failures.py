@@ -90,11 +90,14 @@ def _exception_state(error: BaseException | None, seen: frozenset[int] = frozens
     if error is None or id(error) in seen or len(seen) >= CHAIN_LIMIT:
         return None
     seen |= {id(error)}
-    group = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    group: tuple[BaseException, ...] = ()
+    said = getattr(error, "args", ())
+    if isinstance(error, BaseExceptionGroup):
+        group, said = error.exceptions, error.message
     return (
         _type_name(error),
         _try_pickle(type(error)),
-        _try_pickle(error.message if group else getattr(error, "args", ())),
+        _try_pickle(said),
         _pickle_each(members(error)),
         _pickle_each(getattr(error, "__dict__", {})),
         _exception_state(error.__cause__, seen),
@@ -104,7 +107,7 @@ def _exception_state(error: BaseException | None, seen: frozenset[int] = frozens
     )
 
 
-def _pickle_each(values: dict[str, Any]) -> dict[str, bytes]:
+def _pickle_each(values: dict[Any, Any]) -> dict[str, bytes]:
     pickled = {key: _try_pickle(value) for key, value in values.items() if isinstance(key, str)}
     return {key: data for key, data in pickled.items() if data is not None}
 
@@ -145,7 +148,7 @@ def _new(cls: Any, args: Any, parts: tuple[BaseException, ...]) -> BaseException
     """An exception of the class without its constructor run; None if there is no way."""
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         return None
-    base = next(c for c in cls.__mro__ if c.__module__ == "builtins")
+    base: Any = next(c for c in cls.__mro__ if c.__module__ == "builtins")
     attempts: list[Callable[[], BaseException]] = [lambda: base.__new__(cls, args, parts)] if parts else []
     attempts += [lambda: base.__new__(cls, *args), lambda: base.__new__(cls)]
     for attempt in attempts:

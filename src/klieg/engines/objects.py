@@ -39,7 +39,7 @@ class ObjectFuture:
         """Set the outcome and run the callbacks. Called once, by whoever claimed the pending call."""
         self.call = None
         if outcome.is_error:
-            outcome.unread = True
+            outcome.unread = True  # type: ignore[union-attr]  # it is an Error; asking its class costs more
             ERRORS.seen += 1
         self.outcome = outcome
         if self._callbacks is not None:

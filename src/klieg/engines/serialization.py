@@ -52,8 +52,8 @@ def dumps(value: Any, keep: KeepBuffer = copy_buffer) -> Serialized:
     """The payload of a value. Raises what pickling it raises."""
     if type(value) in _ATOMS:
         return pickle.dumps(value, PROTOCOL)
-    outer, noted = _thread.noted, {}
-    _thread.noted = noted
+    noted: dict[int, Named] = {}
+    outer, _thread.noted = _thread.noted, noted
     try:
         data, buffers = _pickle(value)
     finally:

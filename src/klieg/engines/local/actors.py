@@ -17,7 +17,7 @@ from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.functions import Exported
 from klieg.engines.local.peer import Peer
-from klieg.exceptions import ActorDiedError, ActorUnavailableError, HeadDiedError
+from klieg.exceptions import ActorDiedError, ActorUnavailableError
 
 if TYPE_CHECKING:
     from klieg.engines.local.engine import LocalEngine
@@ -32,7 +32,7 @@ class ActorChannel(Channel):
         self.number = number
         self.name = name
         self.peer: Peer | None = None
-        self.death: ActorDiedError | None = None
+        self.death: BaseException | None = None
         self._backlog: deque[OutgoingCall] = deque()
         """Calls that wait for a connection, in order."""
         self._connecting = False
@@ -62,8 +62,10 @@ class ActorChannel(Channel):
     def _drain(self) -> None:
         """Send the backlog; a call leaves it only after it was sent, so that nobody can overtake it."""
         while self._backlog and self.peer is not None:
-            self.peer.send_call(self._backlog[0])
-            self._backlog.popleft()
+            call = self._backlog[0]
+            self.peer.send_call(call)
+            if self._backlog and self._backlog[0] is call:  # else the connection was lost, and all of it was settled
+                self._backlog.popleft()
 
     def cancel_held(self, call: OutgoingCall, error: BaseException) -> bool:
         if super().cancel_held(call, error):
@@ -176,13 +178,13 @@ class ActorChannel(Channel):
     def _die(self, death: BaseException) -> None:
         with self._lock:
             if self.death is None:
-                self.death = death if isinstance(death, ActorDiedError | HeadDiedError) else death  # type: ignore[assignment]
+                self.death = death
             backlog = list(self._backlog)
             self._backlog.clear()
             self._connecting = False
         for call in backlog:
-            call.fail(self.death)
-        self.fail_held(lambda: self.death or ActorDiedError())
+            call.fail(death)
+        self.fail_held(lambda: death)
         self._constructor = None
 
     def kill(self, no_restart: bool, reason: str) -> None:

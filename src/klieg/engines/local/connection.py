@@ -121,7 +121,7 @@ class Link:
             if isinstance(out[0], tuple):
                 break
             pieces.append(out.popleft())  # type: ignore[arg-type]  # just looked
-        return b"".join(pieces)  # type: ignore[arg-type]  # tuples were left in the queue
+        return b"".join(pieces)
 
     def _send_fds(self, frame: bytes, fds: list[int]) -> int:
         sent = socket.send_fds(self._sock, [frame], fds)

@@ -98,7 +98,7 @@ def _own_paths() -> list[str]:
     import klieg
 
     return list(
-        dict.fromkeys(os.path.dirname(os.path.dirname(os.path.abspath(m.__file__))) for m in (klieg, cloudpickle))
+        dict.fromkeys(os.path.dirname(os.path.dirname(os.path.abspath(m.__file__ or ""))) for m in (klieg, cloudpickle))
     )
 
 

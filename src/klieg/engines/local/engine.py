@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from klieg.concurrency.call import CURRENT, Call
@@ -33,7 +33,7 @@ from klieg.engines.local.control import HeadClient
 from klieg.engines.local.functions import Exports, export
 from klieg.engines.local.leases import TaskChannel
 from klieg.engines.local.ownership import BorrowedFuture, BorrowedToken, Loans
-from klieg.engines.local.peer import Peer, Runner
+from klieg.engines.local.peer import Peer, Pending, Runner
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.local.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready
@@ -57,7 +57,7 @@ KILLED: Final = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped."
 
 BLOCKED_AFTER: Final = 0.001
-"""Seconds after which a task that waits gives its resources to others; a result that is about to come is not worth it."""
+"""Seconds after which a task that waits gives its resources to others: a result about to come is not worth it."""
 
 
 class LocalEngine:
@@ -466,14 +466,20 @@ class LocalEngine:
         self.loans.forget_process(peer.process)
         if self.runner is not None:
             self.runner.caller_lost(peer)
-        unfinished = peer.take_pending()
+        self._settle(peer, peer.take_pending(), peer.users)
+
+    def undelivered(self, peer: Peer, waiting: Pending) -> None:
+        """The connection was lost before this could be sent on it, and after `peer_lost` had looked."""
+        self._settle(peer, [waiting], ())
+
+    def _settle(self, peer: Peer, unfinished: list[Pending], users: Iterable[Channel]) -> None:
         calls = [w for w in unfinished if isinstance(w, OutgoingCall) and w.channel is not None]
         for waiting in unfinished:
             if waiting not in calls:
                 waiting.fail(
                     self._gone or OwnerDiedError("The process that owned the value died, and the value with it.")
                 )
-        channels = {*peer.users, *(call.channel for call in calls)}
+        channels = {*users, *(call.channel for call in calls)}
         for channel in channels:
             channel.peer_lost(peer, [call for call in calls if call.channel is channel])
 
@@ -509,7 +515,8 @@ class LocalEngine:
         self.reactor.call_at(time.monotonic() + 0.1, self._sweep)
 
     def _sweep(self) -> None:
-        self._sweeping = any([channel.give_back_idle() for channel in list(self._tasks.values())])
+        still_held = [channel.give_back_idle() for channel in list(self._tasks.values())]
+        self._sweeping = any(still_held)
         if self._sweeping:
             self._sweep_later()
 
@@ -531,7 +538,8 @@ class LocalEngine:
         with self._lock:
             if self._gone is None:
                 self._gone = HeadDiedError(
-                    "klieg's head process died, and with it the runtime. `klieg.shutdown()` and `klieg.init()` start a new one."
+                    "klieg's head process died, and with it the runtime. `klieg.shutdown()` and `klieg.init()` start "
+                    "a new one."
                 )
         self.on_head_lost()
         self._fail_everything()

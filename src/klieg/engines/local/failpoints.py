@@ -2,9 +2,9 @@
 
     KLIEG_FAILPOINT="worker.after_result_pickled=kill:0.02;worker.before_init=exit"
 
-kill: SIGKILL. exit: `os._exit(7)`. raise: RuntimeError. stop: SIGSTOP. The number behind the colon is the probability, 1
-if left out; the choice is made by a generator seeded with KLIEG_FAILPOINT_SEED and the process id's turn, so that a
-failing run can be told again. Each hit appends a line to the file KLIEG_FAILPOINT_LOG, if there is one.
+kill: SIGKILL. exit: `os._exit(7)`. raise: RuntimeError. stop: SIGSTOP. The number behind the colon is the probability,
+1 if left out; the choice is made by a generator seeded with KLIEG_FAILPOINT_SEED and the process id's turn, so that
+a failing run can be told again. Each hit appends a line to the file KLIEG_FAILPOINT_LOG, if there is one.
 """
 
 from __future__ import annotations

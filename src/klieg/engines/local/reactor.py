@@ -256,7 +256,7 @@ class Reactor:
         poll = select.poll()
         poll.register(self._epoll.fileno(), select.POLLIN)
         poll.register(self._alarm, select.POLLIN)
-        while not self._closed:
+        while True:
             for fd, _ in poll.poll(self._until_next_timer()):
                 if fd == self._alarm:
                     os.eventfd_read(self._alarm)

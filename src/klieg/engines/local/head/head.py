@@ -129,11 +129,14 @@ class Head:
     def run(self) -> NoReturn:
         self._driver.tell("warm")
         while not self.done:
-            timer = self.reactor.next_timer()
-            self.reactor.block(lambda: self.done or self.reactor.next_timer() != timer, timer)
+            self._wait_for_work(self.reactor.next_timer())
             self.reactor.run_timers()
         self._end_workers()
         os._exit(0)
+
+    def _wait_for_work(self, timer: float | None) -> None:
+        """Dispatch what comes, until the first timer is due or another one is to come before it."""
+        self.reactor.block(lambda: self.done or self.reactor.next_timer() != timer, timer)
 
     def handle(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """One message from a process; dispatched on its verb."""

@@ -27,9 +27,9 @@ def fork(config: dict[str, Any], head_end: socket.socket, callers: list[tuple[in
     gc.freeze()  # the collector must not touch, and so copy, the pages that parent and child share
     parent = os.getpid()
     pid = os.fork()
-    if pid:
-        return pid
-    _run_child(config, parent, head_end, callers)
+    if not pid:
+        _run_child(config, parent, head_end, callers)
+    return pid
 
 
 def _run_child(
