@@ -233,7 +233,7 @@ def test_ctrl_c_ends_the_wait_at_once_and_the_ref_stays_good(engine, wait):
 
 @pytest.mark.needs_process("inline there are no workers")
 def test_ctrl_c_at_the_terminal_does_not_reach_the_workers():
-    program = HELD + "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
+    program = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n" + HELD
     program += "input()\nprint(klieg.get(actor.pid.remote()), flush=True)"
     with programs.running(program, process_group=0) as process:
         pid = programs.read_line(process)
