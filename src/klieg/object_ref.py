@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar
@@ -38,7 +39,7 @@ class ObjectRef(Ref, Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         future = self._future
         if future.outcome is None:
-            yield from _arrival(future).__await__()
+            yield from _arrival(future)
         value: R = unwrap(future)
         return value
 
@@ -178,18 +179,22 @@ async def _awaited(ref: ObjectRef[R]) -> R:
     return await ref
 
 
-async def _arrival(future: ObjectFuture) -> None:
+@types.coroutine
+def _arrival(future: ObjectFuture) -> Generator[Any, None, None]:
     """Sleep until the future has its outcome. Cancelling the sleeper cancels nothing but the sleep, unless asked to."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
     def wake(arrived: ObjectFuture) -> None:
-        _on_loop(loop, _set_done, waiter)
+        if asyncio._get_running_loop() is loop:  # its own thread takes the result in: no detour by the loop's queue
+            _set_done(waiter)
+        else:
+            _on_loop(loop, _set_done, waiter)
 
     _prepare(future, loop)
     future.add_callback(wake)
     try:
-        await waiter
+        yield from waiter
     except asyncio.CancelledError:
         future.remove_callback(wake)
         call = future.call

@@ -140,7 +140,8 @@ class Link:
         """Have it written by whoever leads next; if nobody is about to, by whoever the epoll set wakes."""
         self._queued = True
         self._reactor.dirty.append(self)
-        if not self._reactor.dispatching:
+        reactor = self._reactor
+        if not reactor.dispatching and threading.get_ident() != reactor.step_thread:
             self._poll_for_room()
 
     def _poll_for_room(self) -> None:

@@ -215,9 +215,7 @@ class LocalEngine:
             self.head.tell("unblocked")
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.reactor.dirty:
-            self.reactor.flush()
-        self.reactor.attach(loop)
+        self.reactor.expect(loop)
 
     def cancel(self, future: ObjectFuture, force: bool, recursive: bool) -> None:
         if isinstance(future, BorrowedFuture):

@@ -27,10 +27,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from klieg.engines.objects import Ready
+from klieg.engines.local.loops import ActorLoop, LeadingLoop
+from klieg.engines.local.patience import Patience
 from klieg.engines.timers import Timers
-
-SPIN: Final = 200e-6
-"""Seconds to look at the sockets before sleeping on them: two wake-ups across cores cost 50-99 µs (design.md, 3)."""
 
 GRACE: Final = 0.005
 """Seconds for which events may lie before the monitor takes them up: long enough not to disturb whoever is about to."""
@@ -58,9 +57,12 @@ class Reactor:
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """The monitor's own bell: a leader would take the common one away before the monitor has woken."""
         self._blocking = False
-        self._spin = SPIN
+        self._patience = Patience()
         self._rounds = 0
-        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LeadingLoop | ActorLoop]
+        self._loops = weakref.WeakKeyDictionary()
+        self.step_thread = 0
+        """The thread that writes what is queued at each of its steps: the one of an actor's own loop."""
         self._timers = Timers()
         self._closed = False
         self.dispatching = False
@@ -105,14 +107,23 @@ class Reactor:
                 return ready()
         return True
 
-    def poll(self) -> None:
-        """One round without waiting, unless another thread leads."""
-        if self._lead.acquire(blocking=False):
-            try:
-                self._dispatch(self._epoll.poll(0))
-            finally:
-                self._lead.release()
+    def poll(self) -> bool:
+        """One round without waiting, unless another thread leads; True if anything had come."""
+        if not self._lead.acquire(blocking=False):
+            return False
+        try:
+            events = self._epoll.poll(0)
+            if events:
+                self._dispatch(events)
+        finally:
+            self._lead.release()
+            if self._followers:
                 self._pass_on()
+        return bool(events)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while there is something to do here."""
+        return self._epoll.fileno()
 
     def nudge(self) -> None:
         """What somebody waits for may have changed without a message having come."""
@@ -134,16 +145,22 @@ class Reactor:
         except BlockingIOError:
             return
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let a running asyncio loop lead whenever there is something to read."""
-        if loop not in self._loops:
-            self._loops.add(loop)
-            loop.add_reader(self._epoll.fileno(), self.poll)
+    def expect(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A coroutine on this running loop is about to sleep until a result is there: let the loop lead."""
+        try:
+            leading = self._loops[loop]
+        except KeyError:
+            leading = self._loops[loop] = LeadingLoop(self, loop)
+        leading.expect(loop)
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop, whose selector is an `ActorSelector`, runs on this thread from now on."""
+        self._loops[loop] = ActorLoop()
+        self.step_thread = threading.get_ident()
 
     def detach_loops(self) -> None:
-        for loop in list(self._loops):
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(loop.remove_reader, self._epoll.fileno())
+        for leading in list(self._loops.values()):
+            leading.detach()
 
     def call_at(self, moment: float, function: Callable[[], None]) -> None:
         """Have the monitor call `function` at about `moment` (`time.monotonic`)."""
@@ -173,18 +190,16 @@ class Reactor:
                 if deadline is not None and now >= deadline:
                     return False
                 if not spin_end:
-                    spin_end = now + self._spin
+                    spin_end = now + self._patience.seconds
                 if now < spin_end:
                     os.sched_yield()  # the one who is to answer may need this very core
                     continue
+                self._patience.sleep(now)
                 events = self._sleep(ready, deadline, now)
-                if time.monotonic() - now < SPIN:
-                    self._spin = SPIN
-                else:
-                    self._spin *= 0.5
+                self._patience.wake(time.monotonic())
                 spin_end = 0.0
             elif spin_end:
-                self._spin = SPIN
+                self._patience.paid()
                 spin_end = 0.0
             self._dispatch(events)
         return True

@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import selectors
 import signal
 import sys
 import threading
@@ -33,8 +32,9 @@ from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.failpoints import failpoint
 from klieg.engines.local.functions import KEY_SIZE, Imports
 from klieg.engines.local.interrupts import InterruptTasks
+from klieg.engines.local.loops import ActorSelector
 from klieg.engines.local.peer import SPECS_KEPT, Peer
-from klieg.engines.local.reactor import SPIN, Reactor
+from klieg.engines.local.reactor import Reactor
 from klieg.engines.objects import ActorToken
 from klieg.engines.returns import split_returns
 from klieg.engines.unpicklable import explain_value
@@ -187,7 +187,7 @@ class Runner:
             mode, name = facts["mode"], info.name
             limits = limits_of(info.is_async, facts["max_concurrency"], info.groups)
         if mode == "async":
-            loop = asyncio.SelectorEventLoop(PollingSelector())
+            loop = asyncio.SelectorEventLoop(ActorSelector(self.engine.reactor))
             asyncio.set_event_loop(loop)
         host = Host(
             name,
@@ -224,7 +224,7 @@ class Runner:
         executor = self.host.loop
         assert executor is not None
         executor.adopt_thread()
-        self.engine.reactor.attach(executor.loop)
+        self.engine.reactor.adopt(executor.loop)
         executor.loop.run_forever()
         with contextlib.suppress(BaseException):
             executor.loop.run_until_complete(executor.finish_background(EXIT_GRACE))
@@ -383,30 +383,6 @@ class Runner:
         deadline = time.monotonic() + EXIT_GRACE
         links = [peer.link for peer in list(self.engine._peers.values())] + [self.engine.head.link]
         self.engine.reactor.block(lambda: not any(link.unwritten for link in links if not link.closed), deadline)
-
-
-class PollingSelector(selectors.EpollSelector):
-    """The selector of an actor's loop: looks for a moment before it sleeps, since the next call may be on its way."""
-
-    _expecting = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        events = super().select(0)
-        if events or (timeout is not None and timeout <= 0):
-            self._expecting = time.monotonic()
-            return events
-        now = time.monotonic()
-        end = min(now + SPIN, now + timeout if timeout is not None else now + SPIN)
-        if now - self._expecting < 10 * SPIN:
-            while time.monotonic() < end:
-                os.sched_yield()
-                events = super().select(0)
-                if events:
-                    self._expecting = time.monotonic()
-                    return events
-        if timeout is not None:
-            timeout = max(0.0, timeout - (time.monotonic() - now))
-        return super().select(timeout)
 
 
 def _add_paths(paths: list[str]) -> None:
