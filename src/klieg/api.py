@@ -15,7 +15,7 @@ from klieg import engine as engines
 from klieg import session
 from klieg.actor import ActorClass, ActorHandle, find_handle
 from klieg.concurrency.executors import LOOP_THREADS
-from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of
+from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of, first_done
 from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
@@ -330,7 +330,7 @@ def wait(
         raise TypeError(f"`wait` takes a list of ObjectRefs, not {type(refs).__name__}.")
     if not refs:
         return [], []
-    futures = [_waitable(ref) for ref in refs]
+    futures = [ref._future if type(ref) is ObjectRef else _waitable(ref) for ref in refs]
     if len(set(futures)) != len(futures) and len({f.id for f in futures}) != len(futures):
         raise ValueError("`wait` takes each ref once; the list holds one of them twice.")
     if isinstance(num_returns, bool) or not isinstance(num_returns, int):
@@ -340,28 +340,29 @@ def wait(
     seconds = _seconds(timeout)
     if seconds is not None and seconds < 0:
         raise ValueError(f"timeout must be at least 0 seconds, not {timeout}.")
-    enough = Enough(futures, num_returns)
-    if not enough():
+    ready = first_done(futures, num_returns)
+    if len(ready) < num_returns:
         for future in futures:
             future.want()
-        session.running_engine().block(enough, futures, deadline_of(seconds))
-    return _split(refs, futures, num_returns)
+        session.running_engine().block(Enough(futures, num_returns), futures, deadline_of(seconds))
+        ready = first_done(futures, num_returns)
+    return _split(refs, ready)
 
 
 def _waitable(ref: Any) -> ObjectFuture:
-    if type(ref) is ObjectRef:
-        return ref._future
     if isinstance(ref, ObjectRefGenerator):
         return ref._stream.item(ref._index)
     raise TypeError(f"`wait` takes ObjectRefs; the list holds a {type(ref).__name__}.")
 
 
-def _split(refs: list[Any], futures: list[ObjectFuture], most: int) -> tuple[list[Any], list[Any]]:
-    ready: list[Any] = []
+def _split(refs: list[Any], ready: list[int]) -> tuple[list[Any], list[Any]]:
+    """The refs at the given places, and the others; by slices, since those who wait for one at a time pay it often."""
     unready: list[Any] = []
-    for ref, future in zip(refs, futures, strict=True):
-        (ready if future.outcome is not None and len(ready) < most else unready).append(ref)
-    return ready, unready
+    start = 0
+    for place in ready:
+        unready += refs[start:place]
+        start = place + 1
+    return [refs[place] for place in ready], unready + refs[start:]
 
 
 def put(value: R) -> ObjectRef[R]:

@@ -222,7 +222,6 @@ class OutgoingCall:
     def _leave(self) -> None:
         channel, parent = self.channel, self.parent
         if channel is not None:
-            channel.came_back(self)
             channel.ended(self)
         if parent is not None:
             parent.children.discard(self)
@@ -386,7 +385,7 @@ class Channel:
 
     def ended(self, call: OutgoingCall) -> None:
         """A call of this channel has its outcome: the first of those outside takes its place."""
-        if self.max_pending <= 0:
+        if self.max_pending <= 0:  # as nearly always
             return
         with self._lock:
             if not self._outside:

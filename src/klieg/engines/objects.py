@@ -149,14 +149,29 @@ class AllDone:
 class Enough:
     """True when `count` of the futures have an outcome."""
 
-    __slots__ = ("_count", "_futures")
+    __slots__ = ("_missing", "_pending")
 
     def __init__(self, futures: Sequence[ObjectFuture], count: int) -> None:
-        self._futures = futures
-        self._count = count
+        self._pending = futures
+        self._missing = count
 
     def __call__(self) -> bool:
-        return sum(f.outcome is not None for f in self._futures) >= self._count
+        # Asked after every round of messages: what has its outcome is not looked at again.
+        pending = [future for future in self._pending if future.outcome is None]
+        self._missing -= len(self._pending) - len(pending)
+        self._pending = pending
+        return self._missing <= 0
+
+
+def first_done(futures: Sequence[ObjectFuture], count: int) -> list[int]:
+    """The places of the first futures that have an outcome, at most `count` of them."""
+    places: list[int] = []
+    for place, future in enumerate(futures):
+        if future.outcome is not None:
+            places.append(place)
+            if len(places) == count:
+                break
+    return places
 
 
 def wait_all(futures: Sequence[ObjectFuture], timeout: float | None, block: Block) -> None:

@@ -110,6 +110,9 @@ class TaskChannel(Channel):
             else:
                 call.fail(TaskUnschedulableError(f"The task {call.spec.name} can never run: {answer['impossible']}"))
 
+    def ended(self, call: OutgoingCall) -> None:
+        self.came_back(call)
+
     def came_back(self, call: OutgoingCall) -> None:
         peer = call.peer
         if peer is None:
