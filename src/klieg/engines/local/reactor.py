@@ -26,9 +26,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from klieg.engines.objects import Ready
 from klieg.engines.local.loops import ActorLoop, LeadingLoop
 from klieg.engines.local.patience import Patience
+from klieg.engines.objects import Ready
 from klieg.engines.timers import Timers
 
 GRACE: Final = 0.005
