@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent.parent / "src"
 LAYERS = [
     ("values", ["_version", "exceptions", "ids", "options", "outcome", "task"]),
     ("concurrency", ["concurrency"]),
-    ("the plug", ["engine", "session"]),
+    ("the plug", ["engine", "environment", "session", "settings"]),
     ("what engines share", ["engines"]),
     ("engines", ["engines.inline", "engines.local", "engines.ray"]),
     ("public API", [""]),
@@ -216,6 +216,8 @@ def test_all_is_sorted_and_complete():
 
 
 def names_bound_by(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, ast.ImportFrom) and statement.module == "typing":
+        return
     if isinstance(statement, ast.Import | ast.ImportFrom):
         yield from ((alias.asname or alias.name).partition(".")[0] for alias in statement.names)
     elif isinstance(statement, ast.Assign):

@@ -4,7 +4,11 @@ Remote tasks, actors, async actors whose methods share one event loop, threaded 
 asyncio and concurrent futures. The public names are Ray's.
 """
 
-from klieg import actor, exceptions, util
+from typing import TYPE_CHECKING
+
+import cloudpickle
+
+from klieg import actor, exceptions, remote_function, runtime_context, util
 from klieg._version import __version__
 from klieg.actor import ActorClass, ActorHandle, method
 from klieg.api import (
@@ -16,6 +20,7 @@ from klieg.api import (
     init,
     is_initialized,
     kill,
+    nodes,
     put,
     remote,
     shutdown,
@@ -33,20 +38,46 @@ from klieg.ids import (
     UniqueID,
     WorkerID,
 )
-from klieg.object_ref import ObjectRef, ObjectRefGenerator
+from klieg.language import Language
+from klieg.object_ref import DynamicObjectRefGenerator, ObjectRef, ObjectRefGenerator
 from klieg.remote_function import RemoteFunction
 from klieg.runtime_context import get_runtime_context
 
 ObjectID = ObjectRef
 
+# What Ray calls the kinds of process: the driver, a worker, and two that klieg has no use for.
+SCRIPT_MODE = 0
+WORKER_MODE = 1
+SPILL_WORKER_MODE = 2
+RESTORE_WORKER_MODE = 3
+
+
+if not TYPE_CHECKING:  # which would let every misspelt name pass
+
+    def __getattr__(name):
+        if name == "__commit__":
+            from klieg._version import commit  # reads files: only for those who ask
+
+            return commit()
+        from klieg.cluster_only import missing  # and this is for those who ask for what is not there
+
+        return missing(__name__, name)
+
+
 __all__ = [
+    "RESTORE_WORKER_MODE",
+    "SCRIPT_MODE",
+    "SPILL_WORKER_MODE",
+    "WORKER_MODE",
     "ActorClass",
     "ActorClassID",
     "ActorHandle",
     "ActorID",
     "ClusterID",
+    "DynamicObjectRefGenerator",
     "FunctionID",
     "JobID",
+    "Language",
     "NodeID",
     "ObjectID",
     "ObjectRef",
@@ -60,6 +91,7 @@ __all__ = [
     "actor",
     "available_resources",
     "cancel",
+    "cloudpickle",
     "cluster_resources",
     "exceptions",
     "get",
@@ -69,8 +101,11 @@ __all__ = [
     "is_initialized",
     "kill",
     "method",
+    "nodes",
     "put",
     "remote",
+    "remote_function",
+    "runtime_context",
     "shutdown",
     "util",
     "wait",

@@ -12,7 +12,7 @@ from klieg.concurrency.call import CURRENT, ExitActor
 from klieg.concurrency.host import EXIT_ACTOR
 from klieg.engines import serialization
 from klieg.engines.objects import ActorToken
-from klieg.exceptions import ActorAlreadyExistsError, AsyncioActorExit
+from klieg.exceptions import ActorAlreadyExistsError, AsyncioActorExit, NeedsRayEngineError
 from klieg.options import DEFAULT_GROUP, ActorOptions
 from klieg.remote_function import submit
 from klieg.task import ANY_ARGUMENTS, ActorSpec, ClassInfo, Kind, MethodInfo, Signature, TaskSpec
@@ -96,6 +96,10 @@ class ActorClass(Generic[T]):
         checked = {**self._given, **options.check(options.ACTOR_RULES, given, late=True)}
         _check_together(checked)
         return _ActorClassWithOptions(self, checked)
+
+    def bind(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Ray's compiled graphs need a cluster: raises NeedsRayEngineError."""
+        raise NeedsRayEngineError("`.bind()`")
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = self._cls.__name__
@@ -245,6 +249,10 @@ class ActorMethod:
         known = self._info.methods.get(self._name) or SPECIAL_METHODS[self._name]
         spec = _method_spec(self._info, self._name, known, checked)
         return ActorMethod(self._token, self._info, self._name, spec)
+
+    def bind(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Ray's compiled graphs need a cluster: raises NeedsRayEngineError."""
+        raise NeedsRayEngineError("`.bind()`")
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import socket
 import sys
 import threading
 import traceback
@@ -12,14 +13,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from klieg import engine as engines
-from klieg import session
+from klieg import environment, session
+from klieg._version import __version__, commit
 from klieg.actor import ActorClass, ActorHandle, find_handle
 from klieg.concurrency.executors import LOOP_THREADS
 from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of, first_done
 from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
+from klieg.ids import NODE_ID
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
 from klieg.remote_function import RemoteFunction
+from klieg.runtime_context import node_labels
+from klieg.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +47,6 @@ IGNORED_BY_INIT = frozenset(
         "system_reserved_cpu",
         "system_reserved_memory",
         "proxy_server_url",
-        "labels",
         "runtime_env",
         "object_store_memory",
         "_temp_dir",
@@ -56,10 +60,22 @@ IGNORED_BY_INIT = frozenset(
 class Context(Mapping[str, Any]):
     """What `init` returns: a context manager that shuts the runtime down at its end, and a mapping of facts."""
 
+    dashboard_url: str | None = None
+    python_version = sys.version.split()[0]
+    ray_version = __version__
+    """klieg's own version, under the name that programs written for Ray print."""
+
     def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.address_info = facts
-        self.dashboard_url = None
-        self.python_version = sys.version.split()[0]
+        self._facts = facts
+
+    @property
+    def address_info(self) -> Mapping[str, Any]:
+        return self._facts
+
+    @property
+    def ray_commit(self) -> str:
+        """The commit that klieg was taken from, "unknown" in an installed package."""
+        return commit()
 
     def __enter__(self) -> Context:
         return self
@@ -71,16 +87,16 @@ class Context(Mapping[str, Any]):
         shutdown()
 
     def __getitem__(self, key: str) -> Any:
-        return self.address_info[key]
+        return self._facts[key]
 
     def __iter__(self) -> Any:
-        return iter(self.address_info)
+        return iter(self._facts)
 
     def __len__(self) -> int:
-        return len(self.address_info)
+        return len(self._facts)
 
     def __repr__(self) -> str:
-        return f"Context({dict(self.address_info)})"
+        return f"Context({dict(self._facts)})"
 
 
 def init(
@@ -93,7 +109,8 @@ def init(
     namespace: str | None = None,
     blocking_get: Literal["raise", "warn"] = "raise",
     ignore_reinit_error: bool = False,
-    log_to_driver: bool = True,
+    log_to_driver: bool | None = None,
+    labels: Mapping[str, str] | None = None,
     **ignored: Any,
 ) -> Context:
     """Start the runtime. Called for you, with defaults, by the first use of anything that needs it.
@@ -106,7 +123,8 @@ def init(
         namespace: where named actors of this program live; default: one of its own.
         blocking_get: what a blocking `get` or `wait` on an async actor's event loop does.
         ignore_reinit_error: return quietly if the runtime runs already.
-        log_to_driver: False silences what workers print.
+        log_to_driver: False silences what workers print; default: True, or what RAY_LOG_TO_DRIVER says.
+        labels: what you call this machine, for `get_runtime_context().get_node_labels()` and `nodes()`.
 
     Raises:
         RuntimeError: it runs already, an unknown keyword, or this machine cannot run it (the message says why).
@@ -126,8 +144,9 @@ def init(
     if num_gpus is not None:
         total["GPU"] = _amount("num_gpus", num_gpus)
     total |= {key: _amount(key, value) for key, value in (resources or {}).items()}
-    session.blocking_get = blocking_get
-    session.start(engine, total, namespace, **({} if engine == "inline" else {"log_to_driver": log_to_driver}))
+    said: dict[str, Any] = {} if log_to_driver is None else {"log_to_driver": bool(log_to_driver)}
+    settings = Settings(blocking_get=blocking_get, labels=_checked_labels(labels), **said)
+    session.start(engine, total, namespace, settings)
     return Context(_facts())
 
 
@@ -139,9 +158,16 @@ def _amount(name: str, value: Any) -> float:
     return float(value)
 
 
+def _checked_labels(labels: Mapping[Any, Any] | None) -> dict[str, str]:
+    for key, value in (labels or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"labels must be strings that name strings, not {key!r}: {value!r}.")
+    return dict(labels or {})
+
+
 def _facts() -> dict[str, Any]:
     running = engines.current()
-    return {"address": "local", "engine": running.name, "namespace": running.namespace, "node_id": f"{1:056x}"}
+    return {"address": "local", "engine": running.name, "namespace": running.namespace, "node_id": NODE_ID.hex()}
 
 
 def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
@@ -284,13 +310,13 @@ def _seconds(timeout: Any) -> float | None:
 def _refuse_or_warn(verb: str) -> None:
     """A blocking verb was called on an async actor's loop: whether it would have to wait or not, it is refused."""
     site = _call_site()
-    if session.blocking_get == "raise":
+    if session.settings.blocking_get == "raise":
         raise BlockingGetError(
             f"A blocking `klieg.{verb}` at {site} would stop the event loop of this async actor, and with it every "
             "other call. Write `await ref` (or `await asyncio.gather(*refs)`, `await asyncio.wait(refs)`), or run it "
             "in a thread with `await asyncio.to_thread(...)`. `init(blocking_get='warn')` allows it with a warning."
         )
-    if site not in _warned_sites:
+    if site not in _warned_sites and environment.flag("WARN_BLOCKING_GET_INSIDE_ASYNC", True):
         _warned_sites.add(site)
         logger.warning(
             "Using blocking klieg.%s inside an async actor at %s blocks the event loop. Use `await` instead.",
@@ -423,6 +449,26 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
             f"Failed to look up actor with name {name!r}: there is no living actor of that name in this namespace."
         )
     return found
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The machines of this runtime, as Ray describes its own: one.
+
+    Raises SystemError_ if klieg is not running.
+    """
+    running = engines.current()
+    return [
+        {
+            "NodeID": NODE_ID.hex(),
+            "Alive": True,
+            "alive": True,
+            "NodeName": socket.gethostname(),
+            "NodeManagerHostname": socket.gethostname(),
+            "NodeManagerAddress": "127.0.0.1",
+            "Resources": dict(running.resources()[0]),
+            "Labels": node_labels(),
+        }
+    ]
 
 
 def cluster_resources() -> dict[str, float]:

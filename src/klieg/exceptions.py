@@ -20,10 +20,15 @@
     ├── RuntimeShutdownError   [RuntimeError]   klieg was shut down under the caller
     ├── HeadDiedError                        the head process died: the runtime is gone
     ├── SystemError_ (RaySystemError)        klieg is not running, or cannot
-    ├── RuntimeEnvSetupError, OutOfMemoryError
+    ├── RuntimeEnvSetupError, OutOfMemoryError, UserCodeException, ObjectRefStreamEndOfStreamError
+    ├── TaskPlacementGroupRemoved, ActorPlacementGroupRemoved   the reservation it was to run in is gone
+    ├── NeedsRayEngineError [NotImplementedError]   it has a meaning on a cluster only
     └── UnserializableException              the error could not be rebuilt here; its text is kept
 
 The names in round brackets are Ray's, for programs that catch those; square brackets name a second base class.
+
+The last section defines what Ray raises on a cluster only. klieg's own engines never do; the classes are there so that
+an `except` clause which names them imports.
 """
 
 import types
@@ -279,8 +284,109 @@ class OutOfMemoryError(KliegError):
     """The machine ran out of memory under a worker."""
 
 
+class UserCodeException(KliegError):
+    """Ray's name for an error of user code that runs outside tasks; klieg raises TaskError, which tells more."""
+
+
+class ObjectRefStreamEndOfStreamError(KliegError):
+    """Ray's sign that a stream of refs has ended; with klieg the iteration just ends."""
+
+
+class TaskPlacementGroupRemoved(KliegError):
+    """The placement group that the task was to run in was removed before it could start."""
+
+
+class ActorPlacementGroupRemoved(KliegError):
+    """The placement group that the actor lived in, or was to be placed in, was removed."""
+
+
+class NeedsRayEngineError(KliegError, NotImplementedError):
+    """What was asked for has a meaning on a cluster only: `init(engine="ray", address=...)` runs the program there."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} needs a Ray cluster, and this engine runs on one machine. "
+            "`init(engine='ray', address=...)` runs the same program on a cluster."
+        )
+
+
 class UnserializableException(KliegError):
     """The original exception could not be rebuilt in this process; the message keeps its type, text and traceback."""
+
+
+# What Ray raises on a cluster only
+
+
+class NodeDiedError(KliegError):
+    """A machine of the cluster died."""
+
+
+class LocalRayletDiedError(KliegError):
+    """The Ray process that manages this machine died."""
+
+
+class ObjectFetchTimedOutError(ObjectLostError):
+    """A value could not be fetched from another machine in time."""
+
+
+class ObjectFreedError(ObjectLostError):
+    """The value was freed by hand."""
+
+
+class ObjectReconstructionFailedError(ObjectLostError):
+    """A lost value could not be made again."""
+
+
+class ReferenceCountingAssertionError(ObjectLostError, AssertionError):
+    """A value was deleted while somebody still named it."""
+
+
+class OutOfDiskError(KliegError):
+    """A machine has no room left to spill values to."""
+
+
+class PlasmaObjectNotAvailable(KliegError):
+    """A value is not in the machine's object store."""
+
+
+class RpcError(KliegError):
+    """A request between Ray's processes failed."""
+
+
+class AuthenticationError(KliegError):
+    """The cluster refused the caller's token."""
+
+
+class CrossLanguageError(KliegError):
+    """A call into another language failed."""
+
+
+class OufOfBandObjectRefSerializationException(KliegError):
+    """A ref was pickled where the cluster forbids it. (Ray's own spelling.)"""
+
+
+class StreamingGeneratorReplayInconsistentError(SystemError_):
+    """A generator that was run again gave other items than the first time."""
+
+
+class RayChannelError(SystemError_):
+    """A channel of a compiled graph failed."""
+
+
+class RayChannelTimeoutError(RayChannelError, TimeoutError):
+    """A channel of a compiled graph was not ready in time."""
+
+
+class RayCgraphCapacityExceeded(SystemError_):
+    """More executions of a compiled graph are in flight than it can hold."""
+
+
+class RayDirectTransportError(SystemError_):
+    """Tensors could not be sent directly between actors."""
 
 
 RayError = KliegError

@@ -8,7 +8,7 @@ such a number.
 import itertools
 import secrets
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 COUNTER_BITS = 64
 COUNTER_MASK = (1 << COUNTER_BITS) - 1
@@ -133,3 +133,8 @@ class ActorClassID(UniqueID):
 
 class ClusterID(UniqueID):
     __slots__ = ()
+
+
+JOB_ID: Final = JobID.from_int(1)
+NODE_ID: Final = NodeID.from_int(1)
+"""A runtime is one job on one machine."""

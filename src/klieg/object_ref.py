@@ -125,7 +125,7 @@ class ObjectRef(Ref, Generic[R]):
         return ids.TaskID.from_int(self._future.id)
 
     def job_id(self) -> ids.JobID:
-        return ids.JobID.from_int(1)
+        return ids.JOB_ID
 
     def is_nil(self) -> bool:
         return False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
-from klieg import options, session
+from klieg import environment, options, session
 from klieg.engines import serialization
 from klieg.engines.calls import StreamFuture
 from klieg.engines.objects import ObjectFuture
+from klieg.exceptions import NeedsRayEngineError
 from klieg.object_ref import DynamicObjectRefGenerator, ObjectRef, ObjectRefGenerator
 from klieg.outcome import Serialized
 from klieg.task import FunctionSpec, Signature, TaskSpec
@@ -52,6 +53,10 @@ class RemoteFunction(Generic[P, R]):
         copy.__dict__["_spec"] = _spec_of(self._function, copy._given, self._spec.signature, self._spec.function)
         return copy
 
+    def bind(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Ray's compiled graphs need a cluster: raises NeedsRayEngineError."""
+        raise NeedsRayEngineError("`.bind()`")
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._function.__name__
         raise TypeError(
@@ -88,6 +93,11 @@ def refs_of(spec: TaskSpec, futures: tuple[ObjectFuture, ...]) -> Any:
     return [ObjectRef(future) for future in futures]
 
 
+def default_retries() -> int:
+    """How often a task that does not say so is run again after its worker died."""
+    return environment.integer("TASK_MAX_RETRIES", options.DEFAULT_TASK_RETRIES, least=-1)
+
+
 def _dump_refs(items: list[ObjectFuture]) -> Serialized:
     return serialization.dumps(DynamicObjectRefGenerator([ObjectRef(item) for item in items]))
 
@@ -121,7 +131,7 @@ def _spec_of(
         function=described,
         num_returns=given.get("num_returns", "streaming" if is_generator else 1),
         timeout=given.get("timeout"),
-        max_retries=given.get("max_retries", options.DEFAULT_TASK_RETRIES),
+        max_retries=given.get("max_retries", default_retries()),
         retry_exceptions=tuple(exceptions) if isinstance(exceptions, list | tuple) else exceptions,
         cancel_on_await_cancel=given.get("cancel_on_await_cancel", False),
         backpressure=given.get("_generator_backpressure_num_objects", -1),

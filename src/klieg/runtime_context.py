@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 from klieg import ids, session
@@ -17,6 +18,8 @@ class RuntimeContext:
         self._call = CURRENT.get()
         self._host = session.current_host()
 
+    # The call
+
     def get_task_id(self) -> str | None:
         """The id of the current call as 48 hex digits, equal to `ref.task_id().hex()`; None in the driver."""
         return None if self._call is None else ids.TaskID.from_int(self._call.number).hex()
@@ -26,7 +29,33 @@ class RuntimeContext:
         return None if self._call is None else self._call.spec.name
 
     def get_task_function_name(self) -> str | None:
-        return self.get_task_name()
+        """`module.f` or `module.Class.method`, whatever the option `name` says; None in the driver."""
+        if self._call is None:
+            return None
+        if self._host.runs_tasks:
+            target: Any = self._call.target
+            return f"{target.__module__}.{getattr(target, '__qualname__', target.__name__)}"
+        return f"{type(self._host.instance).__module__}.{self._host.name}.{self._call.spec.method}"
+
+    def is_canceled(self) -> bool:
+        """True once somebody has cancelled the current call; a sync method may look and leave early.
+
+        RuntimeError in the driver and on an async actor's loop, where CancelledError says it.
+        """
+        if self._call is None or (self._host.mode == "async" and self._call.spec.run_in == "loop"):
+            raise RuntimeError("is_canceled() is only available in tasks and in sync methods.")
+        return self._call.cancelled is not None
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What the current task or actor holds: resource name to amount; {} in the driver."""
+        if self._host is None:
+            return {}
+        if not self._host.runs_tasks:
+            return dict(self._host.demand)
+        function = self._call.spec.function if self._call is not None else None
+        return dict(function.demand) if function is not None else {}
+
+    # The actor
 
     def get_actor_id(self) -> str | None:
         """The id of the current actor as 32 hex digits; None outside an actor."""
@@ -36,19 +65,6 @@ class RuntimeContext:
     def get_actor_name(self) -> str | None:
         """The name the actor was created with, "" if none; None outside an actor."""
         return None if self._token() is None else self._host.actor_name
-
-    def get_worker_id(self) -> str:
-        return ids.WorkerID.from_int(self._engine.process).hex()
-
-    def get_node_id(self) -> str:
-        return ids.NodeID.from_int(1).hex()
-
-    def get_job_id(self) -> str:
-        return ids.JobID.from_int(1).hex()
-
-    @property
-    def namespace(self) -> str:
-        return self._engine.namespace
 
     @property
     def current_actor(self) -> Any:
@@ -65,22 +81,74 @@ class RuntimeContext:
         """True in an actor that was restarted after its process died."""
         return self._token() is not None and bool(self._host.restarted)
 
-    def is_canceled(self) -> bool:
-        """True once somebody has cancelled the current call; a sync method may look and leave early.
-
-        RuntimeError in the driver and on an async actor's loop, where CancelledError says it.
-        """
-        if self._call is None or (self._host.mode == "async" and self._call.spec.run_in == "loop"):
-            raise RuntimeError("is_canceled() is only available in tasks and in sync methods.")
-        return self._call.cancelled is not None
-
-    def get_assigned_resources(self) -> dict[str, float]:
-        """What the current task holds."""
-        function = self._call.spec.function if self._call is not None else None
-        return dict(function.demand) if function is not None else {}
-
     def _token(self) -> ActorToken | None:
         return None if self._host is None else self._host.token
+
+    # The runtime
+
+    def get_worker_id(self) -> str:
+        """The id of this process."""
+        return ids.WorkerID.from_int(self._engine.process).hex()
+
+    def get_node_id(self) -> str:
+        return ids.NODE_ID.hex()
+
+    def get_job_id(self) -> str:
+        return ids.JOB_ID.hex()
+
+    def get_node_labels(self) -> dict[str, str]:
+        """What `init(labels=...)` calls this machine, and its id under `ray.io/node-id`."""
+        return node_labels()
+
+    def get_session_name(self) -> str:
+        """When this runtime was started, and by which process: `session_2026-01-31_12-00-00_4711`."""
+        return session.settings.session_name
+
+    def get_temp_dir(self) -> str:
+        """Where this process keeps temporary files; klieg itself keeps none there."""
+        return tempfile.gettempdir()
+
+    @property
+    def gcs_address(self) -> str:
+        """Always "local", which `init(address=...)` takes: there is no server with an address on one machine."""
+        return "local"
+
+    @property
+    def namespace(self) -> str:
+        """Where named actors of this program live."""
+        return self._engine.namespace
+
+    # Ray's deprecated spellings
+
+    def get(self) -> dict[str, Any]:
+        """The ids at once, under Ray's keys."""
+        found = {"job_id": self.job_id, "node_id": self.node_id, "namespace": self.namespace}
+        if self._call is not None:
+            found["task_id"] = self.task_id
+        if self._token() is not None:
+            found["actor_id"] = self.actor_id
+        return found
+
+    @property
+    def job_id(self) -> ids.JobID:
+        return ids.JOB_ID
+
+    @property
+    def node_id(self) -> ids.NodeID:
+        return ids.NODE_ID
+
+    @property
+    def task_id(self) -> ids.TaskID | None:
+        return None if self._call is None else ids.TaskID.from_int(self._call.number)
+
+    @property
+    def actor_id(self) -> ids.ActorID | None:
+        token = self._token()
+        return None if token is None else ids.ActorID.from_int(token.id)
+
+
+def node_labels() -> dict[str, str]:
+    return {**session.settings.labels, "ray.io/node-id": ids.NODE_ID.hex()}
 
 
 def get_runtime_context() -> RuntimeContext:

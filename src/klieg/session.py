@@ -9,34 +9,37 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from klieg import engine
+from klieg import engine, environment
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
 from klieg.exceptions import SystemError_
+from klieg.settings import DEFAULT, Settings
 
 _lock = threading.RLock()
 
-blocking_get = "raise"
-"""What a blocking `get` on an async actor's loop does: "raise" or "warn"."""
+settings: Settings = DEFAULT
+"""What `init` was told; the same in every process of the runtime."""
 
 worker_host: Any = None
 """In a worker process, the host of its actor; seen also from threads that no call started."""
 
 
-def start(engine_name: str, resources: Mapping[str, float], namespace: str | None, **settings: Any) -> Engine:
+def start(engine_name: str, resources: Mapping[str, float], namespace: str | None, given: Settings) -> Engine:
     """Start an engine and make it this process's."""
+    global settings
     with _lock:
         if engine.current_or_none() is not None:
             raise RuntimeError(
                 "klieg is initialized already: was `klieg.init()` called twice? Pass ignore_reinit_error=True to "
                 "keep the first runtime, or call `klieg.shutdown()` before."
             )
-        started = _make(engine_name, resources, namespace or uuid.uuid4().hex, settings)
+        settings = given
+        started = _make(engine_name, resources, namespace or environment.text("NAMESPACE") or uuid.uuid4().hex, given)
         engine.use(started)
         return started
 
 
-def _make(name: str, resources: Mapping[str, float], namespace: str, settings: dict[str, Any]) -> Engine:
+def _make(name: str, resources: Mapping[str, float], namespace: str, given: Settings) -> Engine:
     if name == "inline":
         from klieg.engines.inline import InlineEngine  # an engine is imported by those who use it
 
@@ -44,7 +47,7 @@ def _make(name: str, resources: Mapping[str, float], namespace: str, settings: d
     if name == "local":
         from klieg.engines.local.driver import start_driver  # needs Linux; the inline engine does not
 
-        return start_driver(resources, namespace, **settings)
+        return start_driver(resources, namespace, given)
     raise ValueError(f"There is no engine {name!r}; the engines are 'local' (the default) and 'inline'.")
 
 
@@ -89,15 +92,16 @@ def running_engine() -> Engine:
 
 
 def _auto_init() -> Engine:
-    if os.environ.get("RAY_ENABLE_AUTO_CONNECT") == "0":
+    if not environment.flag("ENABLE_AUTO_CONNECT", True):
         raise SystemError_("klieg is not initialized, and RAY_ENABLE_AUTO_CONNECT=0 forbids to do it on first use.")
     with _lock:
         running = engine.current_or_none()
-        return running if running is not None else start("local", default_resources(), None)
+        return running if running is not None else start("local", default_resources(), None, Settings())
 
 
 def default_resources() -> dict[str, float]:
-    return {"CPU": float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)}
+    may_use = hasattr(os, "sched_getaffinity") and not environment.flag("USE_MULTIPROCESSING_CPU_COUNT", False)
+    return {"CPU": float(len(os.sched_getaffinity(0)) if may_use else os.cpu_count() or 1)}
 
 
 def current_host() -> Any:

@@ -158,3 +158,60 @@ def test_is_canceled_is_for_tasks_and_sync_methods():
         klieg.get(Actor.remote().ask.remote())
     task = klieg.remote(lambda: klieg.get_runtime_context().is_canceled())
     assert klieg.get(task.remote()) is False
+
+
+def test_the_function_name_is_the_functions_own_whatever_the_call_is_named():
+    @klieg.remote(name="another")
+    def function_name():
+        return klieg.get_runtime_context().get_task_function_name()
+
+    assert klieg.get(function_name.remote()).endswith("function_name")
+    assert klieg.get(function_name.remote()).startswith(f"{__name__}.")
+
+
+def test_the_function_name_of_a_method_names_module_and_class():
+    @klieg.remote
+    class Plain:
+        def function_name(self):
+            return klieg.get_runtime_context().get_task_function_name()
+
+    named = Plain.remote().function_name.options(name="another").remote()
+    assert klieg.get(named) == f"{__name__}.Plain.function_name"
+    assert klieg.get_runtime_context().get_task_function_name() is None
+
+
+def test_an_actor_knows_what_it_holds():
+    @klieg.remote(num_cpus=0.5)
+    class Plain:
+        def holds(self):
+            return klieg.get_runtime_context().get_assigned_resources()
+
+    assert klieg.get(Plain.remote().holds.remote()) == {"CPU": 0.5}
+    assert klieg.get(Plain.options(num_cpus=0).remote().holds.remote()) == {}
+    assert klieg.get_runtime_context().get_assigned_resources() == {}
+
+
+def test_the_session_has_one_name_in_driver_and_workers():
+    @klieg.remote
+    def session():
+        return klieg.get_runtime_context().get_session_name()
+
+    assert klieg.get_runtime_context().get_session_name().startswith("session_2")
+    assert klieg.get(session.remote()) == klieg.get_runtime_context().get_session_name()
+
+
+def test_the_deprecated_spellings_agree_with_the_others():
+    @klieg.remote
+    class Plain:
+        def both(self):
+            context = klieg.get_runtime_context()
+            everything = context.get()
+            assert context.job_id.hex() == context.get_job_id()
+            assert context.node_id.hex() == context.get_node_id()
+            assert everything["namespace"] == context.namespace
+            return everything["task_id"].hex() == context.get_task_id(), context.actor_id.hex()
+
+    plain = Plain.remote()
+    assert klieg.get(plain.both.remote()) == (True, plain._actor_id.hex())
+    context = klieg.get_runtime_context()
+    assert (context.task_id, context.actor_id, "task_id" in context.get()) == (None, None, False)

@@ -75,6 +75,8 @@ class Host:
         """The actor's own token, for `current_actor`; None for tasks."""
         self.info: Any = None
         self.actor_name = ""
+        self.demand: Mapping[str, float] = {}
+        """What the actor holds as long as it lives."""
         self.restarted = False
         self.exit_reason: str | None = None
         """Set once the actor is to exit; nothing new is started from then on."""

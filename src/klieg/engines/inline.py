@@ -155,6 +155,7 @@ class InlineActor(Channel):
         self.host.token = ActorToken(number, self, None)
         self.host.info = info
         self.host.actor_name = options.name or ""
+        self.host.demand = options.demand()
         engine.start_thread(self._run_loop if loop else self._run_main, f"klieg {info.name}")
 
     def construct(self, call: OutgoingCall) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 
+from klieg import environment
 from klieg.engines import failures
 from klieg.outcome import UNREAD
 
@@ -15,7 +15,7 @@ def report_unread() -> None:
     """Log every error nobody read. Called by a thread that has nothing in hand; never by a finalizer."""
     while UNREAD:
         payload = UNREAD.popleft()
-        if os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS") == "1" or not isinstance(payload, bytes):
+        if environment.flag("IGNORE_UNHANDLED_ERRORS", False) or not isinstance(payload, bytes):
             continue
         logger.error(
             "Unhandled error: the ref of a failed call was dropped unread "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klieg import session
 
@@ -14,6 +14,14 @@ def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str
     if all_namespaces:
         return [{"name": name, "namespace": namespace} for namespace, name in named]
     return [name for namespace, name in named if namespace == running.namespace]
+
+
+if not TYPE_CHECKING:  # which would let every misspelt name pass
+
+    def __getattr__(name):
+        from klieg.cluster_only import missing  # for those who ask for what is not there
+
+        return missing(__name__, name)
 
 
 __all__ = ["list_named_actors"]

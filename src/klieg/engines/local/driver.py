@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from klieg import session
 from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.interrupts import CtrlC
 from klieg.engines.local.reactor import Reactor
 from klieg.ids import new_process_number
+from klieg.settings import Settings
 
 START_TIMEOUT: Final = 60.0
 """Seconds the head gets to start: a fraction of a second does on an idle machine; a loaded one may need more."""
@@ -47,21 +47,21 @@ class DriverEngine(LocalEngine):
             self._head_process.wait()
 
 
-def start_driver(resources: Mapping[str, float], namespace: str, log_to_driver: bool = True) -> LocalEngine:
+def start_driver(resources: Mapping[str, float], namespace: str, settings: Settings) -> LocalEngine:
     """Start the head and return this process's engine; RuntimeError that says why if the machine refuses."""
     if sys.platform != "linux":
         raise RuntimeError("The local engine needs Linux; `init(engine='inline')` runs everywhere.")
     process = new_process_number()
     ours, theirs = socket_pair()
     try:
-        head = _start_head(theirs, log_to_driver)
+        head = _start_head(theirs, settings.log_to_driver)
     except OSError as error:
         ours.close()
         raise RuntimeError(f"klieg could not start its head process: {error}") from error
     finally:
         theirs.close()
     engine = DriverEngine(process, namespace, ours, head)
-    _say_hello(engine, head, resources)
+    _say_hello(engine, head, resources, settings)
     return engine
 
 
@@ -102,14 +102,16 @@ def _own_paths() -> list[str]:
     )
 
 
-def _say_hello(engine: DriverEngine, head: subprocess.Popen[bytes], resources: Mapping[str, float]) -> None:
+def _say_hello(
+    engine: DriverEngine, head: subprocess.Popen[bytes], resources: Mapping[str, float], settings: Settings
+) -> None:
     engine.head.tell(
         "hello",
         process=engine.process,
         resources=dict(resources),
         namespace=engine.namespace,
         sys_path=[os.getcwd() if entry == "" else entry for entry in sys.path],
-        blocking_get=session.blocking_get,
+        settings=settings.dump(),
     )
     decided = engine.reactor.block(lambda: engine.head_started or engine.is_over, time.monotonic() + START_TIMEOUT)
     if engine.head_started:

@@ -165,6 +165,7 @@ class LocalEngine:
             "facts": {
                 "actor": number,
                 "name": options.name or "",
+                "demand": options.demand(),
                 "mode": mode,
                 "max_concurrency": options.max_concurrency,
                 "info": described.hex(),

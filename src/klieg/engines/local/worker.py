@@ -40,6 +40,7 @@ from klieg.engines.returns import split_returns
 from klieg.engines.unpicklable import explain_value
 from klieg.exceptions import TaskCancelledError
 from klieg.outcome import Serialized
+from klieg.settings import Settings
 from klieg.task import ClassInfo, FunctionSpec, TaskSpec
 
 FLUSH_EVERY: Final = 0.001
@@ -207,6 +208,7 @@ class Runner:
         else:
             host.info = info
             host.actor_name = facts["name"]
+            host.demand = facts["demand"]
             host.token = ActorToken(facts["actor"], self.engine._channel(facts["actor"], info), None)
         return host
 
@@ -408,7 +410,7 @@ def main(config: dict[str, Any], head_socket: Any, callers: list[tuple[int, Any]
     reactor = Reactor()
     engine = LocalEngine(config["process"], config["namespace"], head_socket, reactor)
     engine.on_head_lost = _end_now
-    session.blocking_get = config["blocking_get"]
+    session.settings = Settings.load(config["settings"])
     engines.use(engine)
     runner = Runner(engine, config)
     engine.runner = runner

@@ -1,0 +1,40 @@
+"""What `init` was told, as one frozen object: every engine gets it whole, every process of the runtime knows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from klieg import environment
+
+
+def _new_session_name() -> str:
+    return f"session_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Adding a keyword of `init` touches this class, `init` itself and the one place that obeys it."""
+
+    blocking_get: Literal["raise", "warn"] = "raise"
+    """What a blocking `get` on an async actor's loop does."""
+    log_to_driver: bool = dataclasses.field(default_factory=lambda: environment.flag("LOG_TO_DRIVER", True))
+    """False: what workers print goes nowhere."""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What the user calls this machine, as `get_runtime_context().get_node_labels()` tells it."""
+    session_name: str = dataclasses.field(default_factory=_new_session_name)
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON can carry it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def load(cls, fields: Mapping[str, Any]) -> Settings:
+        return cls(**fields)
+
+
+DEFAULT: Final = Settings(session_name="")
+"""Where there is no runtime."""
