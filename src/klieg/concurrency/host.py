@@ -70,6 +70,7 @@ class Host:
         self.instance: Any = None
         self.calls: dict[tuple[int, int], Call] = {}
         """Every call that has no outcome yet, by caller and id."""
+        self._constructor: Call | None = None
         self.runs_tasks = runs_tasks
         self.token: Any = None
         """The actor's own token, for `current_actor`; None for tasks."""
@@ -96,6 +97,7 @@ class Host:
             self.open(cls(*args, **kwargs))
             return None
 
+        self._constructor = call
         call.host = self
         call.target = build
         (self.loop or self.main).start(call)
@@ -156,9 +158,11 @@ class Host:
     def _finished(self, call: Call) -> Call | None:
         call.state = State.DONE
         call.context = SPENT  # its own names the call: a circle, which only the collector would undo
-        if self.calls.pop((call.caller, call.id), None) is None:
-            return None  # the constructor, which holds no slot
+        if call is self._constructor:
+            return None  # it holds no slot
         with self._lock:
+            if self.calls.get((call.caller, call.id)) is call:  # else its caller has sent it again already: a retry
+                del self.calls[call.caller, call.id]
             following = self.mailbox.done(call)
             leaving = self.exit_reason is not None and not self.mailbox.running
         if leaving:
