@@ -16,6 +16,7 @@ import pickle
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from klieg.engines.local.failpoints import failpoint
 from klieg.exceptions import ObjectLostError, ObjectStoreFullError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _write(raw: memoryview) -> StoredBuffer:
         written = 0
         while written < raw.nbytes:
             written += os.write(fd, raw[written:])
+        failpoint("store.unsealed")
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
     except OSError as error:
         os.close(fd)

@@ -29,7 +29,7 @@ from klieg.engines import failures, serialization
 from klieg.engines.calls import cancelled_error, expired_error
 from klieg.engines.local import wire
 from klieg.engines.local.engine import LocalEngine
-from klieg.engines.local.failpoints import failpoint
+from klieg.engines.local.failpoints import ARMED, PLAN, failpoint
 from klieg.engines.local.functions import KEY_SIZE, Imports
 from klieg.engines.local.interrupts import InterruptTasks
 from klieg.engines.local.loops import ActorSelector
@@ -79,13 +79,19 @@ class WireCall(Call):
         return serialization.loads_arguments(payload or b"", values)
 
     def succeed(self, value: Any) -> None:
+        if ARMED:
+            failpoint("worker.call_done")
         try:
             payloads = split_returns(value, self.spec, self._dumps)
         except BaseException as error:
             self.fail(error)
             return
-        failpoint("worker.after_result_pickled")
+        if ARMED:
+            _fail_at_the_answer(self.peer)
         self.peer.send_payloads(self.id, payloads, self.runner.answer_now())
+        if ARMED:
+            self.peer.link.flush()
+            failpoint("worker.result_sent")
 
     def _dumps(self, value: Any) -> Serialized:
         return serialization.dumps(value, self.runner.engine.store.keep)
@@ -284,13 +290,19 @@ class Runner:
         call = ConstructorCall(self, peer, number, spec, peer.read_payload(reader, fields["args"]))
         call.values = [(place, peer.read_payload(reader, value)) for place, value in fields["values"]]
         self.host.restarted = fields["restarted"]
-        self.host.construct(lambda: serialization.loads(cls), call)
+        if fields["restarted"]:
+            failpoint("worker.restarting")
+        self.host.construct(lambda: _load_class(cls), call)
 
     def call(self, peer: Peer, number: int, body: bytes) -> None:
+        if ARMED:
+            failpoint("worker.call_received")
         known = peer.specs[wire.SPEC_NUMBER.unpack_from(body)[0]]
         self.host.deliver(WireCall(self, peer, number, known, body[4:]))
 
     def call_full(self, peer: Peer, number: int, body: bytes) -> None:
+        if ARMED:
+            failpoint("worker.call_received")
         reader = wire.Reader(body)
         fields = reader.fields
         call = WireCall(self, peer, number, peer.specs[fields["spec"]], peer.read_payload(reader, fields["args"]))
@@ -385,6 +397,21 @@ class Runner:
         deadline = time.monotonic() + EXIT_GRACE
         links = [peer.link for peer in list(self.engine._peers.values())] + [self.engine.head.link]
         self.engine.reactor.block(lambda: not any(link.unwritten for link in links if not link.closed), deadline)
+
+
+def _load_class(pickled: bytes) -> type:
+    failpoint("worker.class_loading")
+    cls: type = serialization.loads(pickled)
+    return cls
+
+
+def _fail_at_the_answer(peer: Peer) -> None:
+    """Before, or in the middle of, the frame that answers a call, if the plan says so."""
+    failpoint("worker.result_pickled")
+    action = PLAN.due("worker.in_result_frame")
+    if action is not None:
+        peer.link.send(wire.frame(wire.VALUE, 0, bytes(100))[:50], now=True)
+        PLAN.act("worker.in_result_frame", action)
 
 
 def _add_paths(paths: list[str]) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 from klieg.engines.local import output, wire
 from klieg.engines.local.connection import Link, socket_pair
+from klieg.engines.local.failpoints import failpoint
 from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
 from klieg.engines.local.reactor import Reactor
@@ -141,7 +142,9 @@ class Head:
     def handle(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """One message from a process; dispatched on its verb."""
         handler: Callable[[Client, Message, list[socket.socket]], None] = getattr(self, f"_on_{message['verb']}")
+        failpoint(f"head.before_{message['verb']}")
         handler(client, message, socks)
+        failpoint(f"head.after_{message['verb']}")
 
     # Life of the runtime
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import gc
+import itertools
 import os
 import select
 import signal
@@ -13,22 +14,26 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from klieg.engines.local.failpoints import failpoint
+from klieg.engines.local.failpoints import PLAN, failpoint
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_turns = itertools.count(1)
+
 
 def fork(config: dict[str, Any], head_end: socket.socket, callers: list[tuple[int, socket.socket]]) -> int:
     """Start a worker; returns its process id here, and never in the child. Raises OSError where the machine refuses."""
     failpoint("head.before_fork")
     gc.freeze()  # the collector must not touch, and so copy, the pages that parent and child share
-    parent = os.getpid()
+    parent, turn = os.getpid(), next(_turns)
     pid = os.fork()
     if not pid:
+        PLAN.begin(turn)
         _run_child(config, parent, head_end, callers)
+    failpoint("head.after_fork")
     return pid
 
 
