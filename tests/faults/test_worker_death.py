@@ -3,9 +3,9 @@
 import contextlib
 import os
 import signal
-from pathlib import Path
 
 import gates
+import processes
 import pytest
 import victims
 from sizes import cross, some
@@ -33,14 +33,6 @@ def assert_dead(ref, way):
 def ping_unless_restarting(actor):
     with contextlib.suppress(ActorUnavailableError):
         klieg.get(actor.ping.remote(), timeout=20)
-
-
-def ended(pid):
-    """True if the process is gone, or only waits for whoever inherited it to take notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def assert_neighbour_is_well():
@@ -214,7 +206,7 @@ def test_a_workers_own_children_end_with_it(runtime, kind):
     actor = Parent.remote()
     pid, child = klieg.get(actor.start.remote(), timeout=20)
     os.kill(pid, signal.SIGKILL)
-    assert gates.soon(lambda: ended(child))
+    processes.wait_until_ended(child)
 
 
 @pytest.mark.parametrize(("kind", "way"), cross(victims.KINDS, [*SIGNALS]))

@@ -66,6 +66,9 @@ class Plain:
     def fail(self, error: BaseException) -> None:
         raise error
 
+    def stream(self, count: int) -> Any:
+        yield from range(count)
+
     def put_large(self) -> Any:
         return klieg.put(numpy.zeros(LARGE, dtype=numpy.uint8))
 

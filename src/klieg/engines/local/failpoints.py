@@ -4,8 +4,8 @@
 
 The number behind the colon is the probability of a failure at each pass, 1 if left out; behind the @ stands the one
 pass of a process at which it fails. The choice is made by a generator seeded with KLIEG_FAILPOINT_SEED and the turn of
-the process (0 for the head, then 1, 2, 3 for the workers in the order of their forks), so that a failing run can be told
-again. Each hit appends a line `name pid action` to the file KLIEG_FAILPOINT_LOG, if there is one.
+the process (0 for the head, then 1, 2, 3 for the workers in the order of their forks), so that a failing run can be
+told again. Each hit appends a line `name pid action` to the file KLIEG_FAILPOINT_LOG, if there is one.
 """
 
 from __future__ import annotations
