@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import array
 import contextlib
+import resource
 import select
 import socket
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -53,6 +55,8 @@ class Link:
         self.fds: deque[int] = deque()
         """Descriptors that have come and that no frame has claimed yet."""
         self.closed = False
+        self.broken = ""
+        """Why it was closed from this side, if it was."""
         sock.setblocking(False)
         self._fd = sock.fileno()
         reactor.add(self._fd, self)
@@ -173,7 +177,7 @@ class Link:
     def _read(self) -> None:
         size = BIG_READ if self._decoder.missing > READ_SIZE else READ_SIZE
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = self._sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -185,9 +189,17 @@ class Link:
             self.close("end of file")
             return
         try:
+            if flags & socket.MSG_CTRUNC:
+                raise WireError(no_descriptors_left("a descriptor was sent to a process"))
             self._on_frames(self._decoder.feed(data))
-        except WireError as error:
-            self.close(f"garbage: {error}")
+        except Exception as error:
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        """What came cannot be understood, and so nothing that comes behind it: the connection ends here."""
+        garbage = isinstance(error, WireError)
+        self.broken = f"garbage: {error}" if garbage else "".join(traceback.format_exception(error))
+        self.close(self.broken)
 
     def _take_fds(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         for level, kind, data in ancillary:
@@ -211,6 +223,12 @@ class Link:
 def _close(fd: int) -> None:
     with contextlib.suppress(OSError):
         socket.close(fd)
+
+
+def no_descriptors_left(what: str) -> str:
+    """The sentence for a process that has come up against its limit on open files."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return f"{what} that has no room for it: its limit on open files (RLIMIT_NOFILE) is {limit}; `ulimit -n` raises it"
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
 import socket
 import threading
 import time
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,10 +50,13 @@ from klieg.exceptions import (
     ObjectLostError,
     OwnerDiedError,
     RuntimeShutdownError,
+    SystemError_,
 )
 from klieg.ids import COUNTER_MASK, id_maker, new_process_number, process_of
 from klieg.outcome import UNREAD, Error, Outcome, Value
 from klieg.task import STREAMS, ActorSpec, ClassInfo, TaskSpec
+
+logger = logging.getLogger("klieg")
 
 KILLED: Final = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped."
@@ -95,7 +100,10 @@ class LocalEngine:
         """True once the head can fork workers; before that, it has none to end."""
         self.on_head_lost: Callable[[], None] = _nothing
         """What else to do when the head is gone: a worker ends itself."""
+        self.on_failure: Callable[[str], None] = logger.error
+        """Where to say what has failed in klieg itself."""
         self.head = HeadClient(reactor, head, self._head_says, self._head_lost)
+        reactor.on_failure = self._failed
         reactor.chores.append(self._do_chores)
         reactor.ticks.append(self._tick)
         self.callbacks = Callbacks()
@@ -185,15 +193,20 @@ class LocalEngine:
         if request["name"] is None and not request["demand"]:
             return
         fields = {key: request[key] for key in ("name", "namespace", "demand")}
-        answer = self.head.ask("reserve", actor=number, **fields)
+        answer = self._ask("reserve", actor=number, **fields)
         if "taken" in answer:
             raise ActorAlreadyExistsError(
                 f"The name {request['name']!r} is taken by another actor in namespace {request['namespace']!r}."
             )
         if "impossible" in answer:
             raise ActorUnschedulableError(f"The actor {class_name} can never be placed: {answer['impossible']}")
+
+    def _ask(self, verb: str, **fields: Any) -> dict[str, Any]:
+        """The head's answer; raises why the runtime is over if there is none."""
+        answer = self.head.ask(verb, **fields)
         if "lost" in answer:
             raise self.gone()
+        return answer
 
     def put(self, value: Any) -> ObjectFuture:
         self._check_usable()
@@ -261,7 +274,7 @@ class LocalEngine:
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
         self._check_usable()
-        answer = self.head.ask("find", name=name, namespace=namespace or self.namespace)
+        answer = self._ask("find", name=name, namespace=namespace or self.namespace)
         if "actor" not in answer:
             return None
         info: ClassInfo = serialization.loads(bytes.fromhex(answer["info"]))
@@ -269,11 +282,11 @@ class LocalEngine:
 
     def named_actors(self) -> list[tuple[str, str]]:
         self._check_usable()
-        return [(namespace, name) for namespace, name in self.head.ask("names")["names"]]
+        return [(namespace, name) for namespace, name in self._ask("names")["names"]]
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         self._check_usable()
-        answer = self.head.ask("resources")
+        answer = self._ask("resources")
         return answer["total"], answer["free"]
 
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
@@ -462,6 +475,8 @@ class LocalEngine:
         """The process at the other end is dead: give back what it held, settle what it owed."""
         if self._peers.get(peer.process) is peer:
             del self._peers[peer.process]
+        if peer.link.broken:  # the process lives, and nobody can reach it through here any more
+            self.head.tell("end_worker", process=peer.process, reason=f"a connection of its broke: {peer.link.broken}")
         self.loans.forget_process(peer.process)
         if self.runner is not None:
             self.runner.caller_lost(peer)
@@ -532,6 +547,18 @@ class LocalEngine:
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
                 channel.give_back_idle(at_once=True)
+
+    def _failed(self, error: BaseException) -> None:
+        """klieg's own code has raised where nobody waits for it: better an end than calls that are stranded."""
+        text = "".join(traceback.format_exception(error))
+        with self._lock:
+            if self._gone is None:
+                self._gone = SystemError_(
+                    "klieg itself has failed in this process, and with it the runtime. `klieg.shutdown()` and "
+                    f"`klieg.init()` start a new one. What failed:\n{text}"
+                )
+        self.on_failure(text)
+        self.head.close()
 
     def _head_lost(self, why: str) -> None:
         with self._lock:

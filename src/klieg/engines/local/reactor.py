@@ -78,6 +78,8 @@ class Reactor:
         """Called by the monitor thread each time it looks, without the lead."""
         self.restless: Callable[[], bool] = _never
         """True while the monitor should look around by itself, though no message comes."""
+        self.on_failure: Callable[[BaseException], None] = _raise
+        """Called when a handler, a chore or the monitor has raised, which it must not: whoever waits has to be told."""
         self._monitor: threading.Thread | None = None
         if monitored:
             self._monitor = threading.Thread(target=self._watch, name="klieg monitor", daemon=True)
@@ -217,13 +219,17 @@ class Reactor:
         self._rounds += 1
         self.dispatching = True
         handlers = self._handlers
-        for fd, mask in events:
-            handler = handlers.get(fd)
-            if handler is not None:
-                handler.on_events(mask)
-        for chore in self.chores:
-            chore()
-        self.dispatching = False  # before the look at `dirty`: who queues a frame now sees to it on its own
+        try:
+            for fd, mask in events:
+                handler = handlers.get(fd)
+                if handler is not None:
+                    handler.on_events(mask)
+            for chore in self.chores:
+                chore()
+        except Exception as error:
+            self.on_failure(error)
+        finally:
+            self.dispatching = False  # before the look at `dirty`: who queues a frame now sees to it on its own
         if self.dirty:
             self.flush()
         if self._followers:
@@ -268,6 +274,12 @@ class Reactor:
     # The monitor
 
     def _watch(self) -> None:
+        try:
+            self._look_after()
+        except BaseException as error:  # nobody above would see it
+            self.on_failure(error)
+
+    def _look_after(self) -> None:
         poll = select.poll()
         poll.register(self._epoll.fileno(), select.POLLIN)
         poll.register(self._alarm, select.POLLIN)
@@ -312,3 +324,7 @@ class Reactor:
 
 def _never() -> bool:
     return False
+
+
+def _raise(error: BaseException) -> None:
+    raise error

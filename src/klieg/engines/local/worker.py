@@ -437,6 +437,7 @@ def main(config: dict[str, Any], head_socket: Any, callers: list[tuple[int, Any]
     reactor = Reactor()
     engine = LocalEngine(config["process"], config["namespace"], head_socket, reactor)
     engine.on_head_lost = _end_now
+    engine.on_failure = _fail_now
     session.settings = Settings.load(config["settings"])
     engines.use(engine)
     runner = Runner(engine, config)
@@ -445,6 +446,12 @@ def main(config: dict[str, Any], head_socket: Any, callers: list[tuple[int, Any]
     for process, sock in callers:
         engine.add_peer(process, sock)
     runner.run()
+
+
+def _fail_now(text: str) -> NoReturn:
+    """klieg's own code has failed here: say so, and let the head tell everybody that the process is gone."""
+    sys.stderr.write(f"klieg itself has failed in this worker:\n{text}\n")
+    _end_now()
 
 
 def _end_now() -> NoReturn:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import signal
 import socket
@@ -38,6 +39,16 @@ CRASH_LOOP: Final = 1.0
 BACK_OFF: Final = 0.1
 """Seconds before a crash-looping actor is started again; doubled at each turn, up to LONGEST_BACK_OFF."""
 LONGEST_BACK_OFF: Final = 10.0
+
+DYING: Final = 0.25
+"""Seconds between the end of a process's connections and its own: the kernel closes files after it has freed memory."""
+
+UNDEAD: Final = (
+    "one of its connections ended while it ran on, and it was ended. Has its code closed descriptors that are not its "
+    "own (`os.closerange`), or used up its limit on open files (RLIMIT_NOFILE)?"
+)
+
+logger = logging.getLogger("klieg")
 
 SHUT_DOWN: Final = "the runtime was shut down"
 
@@ -156,12 +167,15 @@ class Head:
 
     def client_lost(self, client: Client) -> None:
         self._clients.pop(client.process, None)
+        broken = client.link.broken
         if client is self._driver:
+            if broken:
+                logger.error("klieg's head could not go on: %s", broken)
             self.done = True
             return
         worker = self._workers.get(client.process)
-        if worker is not None:
-            end_group(worker.pid)  # dead already, or as good as: nobody can reach it any more
+        if worker is not None:  # dead already, or as good as: nobody can reach it any more
+            self._end(worker, f"its connection to the head broke: {broken}" if broken else "")
 
     def _end_workers(self) -> None:
         for worker in self._workers.values():
@@ -378,7 +392,12 @@ class Head:
     def _on_end_worker(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         worker = self._workers.get(message["process"])
         if worker is not None:
-            end_group(worker.pid)
+            self._end(worker, message.get("reason", ""))
+
+    def _end(self, worker: Worker, reason: str) -> None:
+        """Kill a worker; `reason` is what is then said of its death, if it has not said why it leaves."""
+        worker.leaving = worker.leaving or reason
+        end_group(worker.pid)
 
     def _on_resources(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         client.answer(message["request"], total=self._scheduler.total(), free=self._scheduler.free())
@@ -465,8 +484,10 @@ class Head:
     def _on_why(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """How did that process die? Answered once it has."""
         process = message["process"]
-        if process in self._workers:
+        worker = self._workers.get(process)
+        if worker is not None:
             self._mourners.setdefault(process, []).append(lambda: self._on_why(client, message, socks))
+            self.reactor.call_at(time.monotonic() + DYING, lambda: self._end_undead(worker))
             return
         why = self._deaths.get(process, "its process is gone")
         actor = self._registry.get(message.get("actor", 0))
@@ -476,6 +497,11 @@ class Head:
             client.answer(message["request"], dead=actor.death, init_failed=actor.init_failed)
         else:
             client.answer(message["request"], restarting=why)
+
+    def _end_undead(self, worker: Worker) -> None:
+        """Connections end only by death. Whoever closes one and lives on can no longer be reached by the other side."""
+        if self._workers.get(worker.process) is worker:
+            self._end(worker, UNDEAD)
 
     def _on_watch(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """Tell the client when that process is dead."""
