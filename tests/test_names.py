@@ -58,7 +58,7 @@ def exists(home: str, name: str) -> bool:
         return name in place
     if isinstance(place, type):
         return any(name in vars(cls) for cls in place.__mro__)
-    return name in vars(place) or name == "__commit__"
+    return name in dir(place) or name == "__commit__"  # `vars` lacks what a module imports when it is first used
 
 
 def test_every_name_of_rays_has_a_row_in_the_table():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from klieg import engine, ids, options, session
 from klieg.concurrency.call import CURRENT, ExitActor
@@ -33,6 +33,10 @@ class ActorClassInheritanceException(TypeError):
     """A class cannot inherit from what `@remote` made; inherit from the plain class and decorate the leaf."""
 
 
+@overload
+def method(function: F, /) -> F: ...
+@overload
+def method(**given: Any) -> Callable[[F], F]: ...
 def method(*args: Any, **given: Any) -> Any:
     """Declare options of one method: `@method(num_returns=2)`, `@method(run_in="thread")`.
 

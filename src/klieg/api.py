@@ -348,14 +348,26 @@ def wait(
     Raises:
         TypeError: not a list of refs.
         ValueError: the same ref twice, num_returns not in 1..len(refs), or a negative timeout.
-        BlockingGetError: on the event loop of an async actor; `await asyncio.wait(refs)` is the way.
+        BlockingGetError: on the event loop of an async actor; `await klieg.util.wait_async(refs)` is the way.
     """
     if threading.get_ident() in LOOP_THREADS:
         _refuse_or_warn("wait")
+    futures, seconds = check_wait(refs, num_returns, timeout)
+    ready = first_done(futures, num_returns)
+    if futures and len(ready) < num_returns:
+        for future in futures:
+            future.want()
+        session.running_engine().block(Enough(futures, num_returns), futures, deadline_of(seconds))
+        ready = first_done(futures, num_returns)
+    return split(refs, ready)
+
+
+def check_wait(refs: Any, num_returns: Any, timeout: Any) -> tuple[list[ObjectFuture], float | None]:
+    """The futures and the seconds that a `wait` with these arguments means, once they have passed its checks."""
     if not isinstance(refs, list):
         raise TypeError(f"`wait` takes a list of ObjectRefs, not {type(refs).__name__}.")
     if not refs:
-        return [], []
+        return [], None
     futures = [ref._future if type(ref) is ObjectRef else _waitable(ref) for ref in refs]
     if len(set(futures)) != len(futures) and len({f.id for f in futures}) != len(futures):
         raise ValueError("`wait` takes each ref once; the list holds one of them twice.")
@@ -366,13 +378,7 @@ def wait(
     seconds = _seconds(timeout)
     if seconds is not None and seconds < 0:
         raise ValueError(f"timeout must be at least 0 seconds, not {timeout}.")
-    ready = first_done(futures, num_returns)
-    if len(ready) < num_returns:
-        for future in futures:
-            future.want()
-        session.running_engine().block(Enough(futures, num_returns), futures, deadline_of(seconds))
-        ready = first_done(futures, num_returns)
-    return _split(refs, ready)
+    return futures, seconds
 
 
 def _waitable(ref: Any) -> ObjectFuture:
@@ -381,7 +387,7 @@ def _waitable(ref: Any) -> ObjectFuture:
     raise TypeError(f"`wait` takes ObjectRefs; the list holds a {type(ref).__name__}.")
 
 
-def _split(refs: list[Any], ready: list[int]) -> tuple[list[Any], list[Any]]:
+def split(refs: list[Any], ready: list[int]) -> tuple[list[Any], list[Any]]:
     """The refs at the given places, and the others; by slices, since those who wait for one at a time pay it often."""
     unready: list[Any] = []
     start = 0

@@ -248,7 +248,10 @@ SECTIONS: Final = (
         "klieg.util",
         (
             *same("list_named_actors"),
-            *later("ActorPool queue multiprocessing joblib as_completed map_unordered"),
+            *better("ActorPool", "coroutines can iterate `map`; an actor's next call waits for its result; docs/util.md"),
+            *better("queue", "plain Empty and Full; those who wait never block the other end; docs/util.md"),
+            *better("as_completed map_unordered", "also `async for`; nothing is held back for a chunk; docs/util.md"),
+            *later("multiprocessing joblib"),
             *later("register_serializer deregister_serializer inspect_serializability"),
             *later("log_once disable_log_once_globally enable_periodic_logging metrics state"),
             *later("scheduling_strategies placement_group PlacementGroup remove_placement_group"),

@@ -191,6 +191,11 @@ def deadline_of(timeout: float | None) -> float | None:
     return None if timeout is None or timeout < 0 else time.monotonic() + timeout
 
 
+def seconds_left(deadline: float | None) -> float | None:
+    """Seconds until then, at least 0; None if there is no deadline."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 def block_by_callbacks(ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
     """The `Block` of a thread that cannot look for results itself: it sleeps until one of the futures wakes it."""
     bell = threading.Semaphore(0)

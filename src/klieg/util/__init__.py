@@ -1,10 +1,41 @@
-"""What is built on top of the core API."""
+"""What is built on top of the core API. Each part is imported when it is first used: `import klieg` stays light."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from klieg import session
+
+if TYPE_CHECKING:
+    from klieg.util.actor_pool import ActorPool
+    from klieg.util.completion import as_completed, map_unordered, wait_async
+
+_HOME = {
+    "ActorPool": "actor_pool",
+    "as_completed": "completion",
+    "map_unordered": "completion",
+    "wait_async": "completion",
+}
+"""Name to the submodule that defines it."""
+
+_SUBMODULES = frozenset({"queue", *_HOME.values()})
+
+
+if not TYPE_CHECKING:  # which would let every misspelt name pass
+
+    def __getattr__(name):
+        if name in _SUBMODULES:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name in _HOME:
+            return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        from klieg.cluster_only import missing  # for those who ask for what is not there
+
+        return missing(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_SUBMODULES})
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str, Any]]:
@@ -16,12 +47,4 @@ def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str
     return [name for namespace, name in named if namespace == running.namespace]
 
 
-if not TYPE_CHECKING:  # which would let every misspelt name pass
-
-    def __getattr__(name):
-        from klieg.cluster_only import missing  # for those who ask for what is not there
-
-        return missing(__name__, name)
-
-
-__all__ = ["list_named_actors"]
+__all__ = ["ActorPool", "as_completed", "list_named_actors", "map_unordered", "wait_async"]
