@@ -248,7 +248,7 @@ SECTIONS: Final = (
         "klieg.util",
         (
             *same("list_named_actors"),
-            *better("ActorPool", "coroutines can iterate `map`; an actor's next call waits for its result; docs/util.md"),
+            *better("ActorPool", "coroutines can iterate it; an actor's next call waits for its result; docs/util.md"),
             *better("queue", "plain Empty and Full; those who wait never block the other end; docs/util.md"),
             *better("as_completed map_unordered", "also `async for`; nothing is held back for a chunk; docs/util.md"),
             *later("multiprocessing joblib"),
