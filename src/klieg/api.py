@@ -108,6 +108,8 @@ def init(
     resources: Mapping[str, float] | None = None,
     namespace: str | None = None,
     blocking_get: Literal["raise", "warn"] = "raise",
+    loop_warning: float | None = None,
+    stall_warning: float | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool | None = None,
     labels: Mapping[str, str] | None = None,
@@ -122,6 +124,10 @@ def init(
         resources: custom resources, name to amount.
         namespace: where named actors of this program live; default: one of its own.
         blocking_get: what a blocking `get` or `wait` on an async actor's event loop does.
+        loop_warning: seconds for which a method may hold an async actor's event loop, or a cancelled call go on, before
+            a warning names it; 0: never; default: KLIEG_LOOP_WARNING, or 1.
+        stall_warning: seconds for which a full limit may let no call start before a warning names those that run;
+            0: never; default: KLIEG_STALL_WARNING, or 10.
         ignore_reinit_error: return quietly if the runtime runs already.
         log_to_driver: False silences what workers print; default: True, or what RAY_LOG_TO_DRIVER says.
         labels: what you call this machine, for `get_runtime_context().get_node_labels()` and `nodes()`.
@@ -145,9 +151,14 @@ def init(
         total["GPU"] = _amount("num_gpus", num_gpus)
     total |= {key: _amount(key, value) for key, value in (resources or {}).items()}
     said: dict[str, Any] = {} if log_to_driver is None else {"log_to_driver": bool(log_to_driver)}
+    said |= _thresholds(loop_warning=loop_warning, stall_warning=stall_warning)
     settings = Settings(blocking_get=blocking_get, labels=_checked_labels(labels), **said)
     session.start(engine, total, namespace, settings)
     return Context(_facts())
+
+
+def _thresholds(**given: float | None) -> dict[str, float]:
+    return {name: _amount(name, seconds) for name, seconds in given.items() if seconds is not None}
 
 
 def _amount(name: str, value: Any) -> float:

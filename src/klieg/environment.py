@@ -6,6 +6,7 @@ wins over both.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Final
 
@@ -16,6 +17,8 @@ VARIABLES: Final = {
     "IGNORE_UNHANDLED_ERRORS": "1: errors whose ref was dropped unread are not reported",
     "WARN_BLOCKING_GET_INSIDE_ASYNC": "0: no warning where `init(blocking_get='warn')` allows what would be an error",
     "ENABLE_AUTO_CONNECT": "0: the first use of the API does not start the runtime",
+    "LOOP_WARNING": "seconds for which a method may hold an async actor's loop unreported; default 1, 0: for ever",
+    "STALL_WARNING": "seconds for which a full limit may let no call start unreported; default 10, 0: for ever",
     "USE_MULTIPROCESSING_CPU_COUNT": "1: count the machine's CPUs, not those that this process may use",
 }
 """Name without prefix, and what it does."""
@@ -32,6 +35,20 @@ def flag(name: str, default: bool) -> bool:
     """True for "1" and "true", as Ray reads them; False for anything else."""
     found = text(name)
     return default if found is None else found.strip().lower() in ("1", "true")
+
+
+def seconds(name: str, default: float) -> float:
+    """A number of seconds of at least 0; ValueError that names the variable for anything else."""
+    found = text(name)
+    if found is None:
+        return default
+    try:
+        number = float(found)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise ValueError(f"The environment variable KLIEG_{name} must be a number of seconds of at least 0: {found!r}.")
+    return number
 
 
 def integer(name: str, default: int, least: int) -> int:

@@ -43,7 +43,7 @@ def _make(name: str, resources: Mapping[str, float], namespace: str, given: Sett
     if name == "inline":
         from klieg.engines.inline import InlineEngine  # an engine is imported by those who use it
 
-        return InlineEngine(resources, namespace)
+        return InlineEngine(resources, namespace, given)
     if name == "local":
         from klieg.engines.local.driver import start_driver  # needs Linux; the inline engine does not
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from klieg import environment
+from klieg.concurrency.watchdog import Thresholds
 
 
 def _new_session_name() -> str:
@@ -23,9 +24,17 @@ class Settings:
     """What a blocking `get` on an async actor's loop does."""
     log_to_driver: bool = dataclasses.field(default_factory=lambda: environment.flag("LOG_TO_DRIVER", True))
     """False: what workers print goes nowhere."""
+    loop_warning: float = dataclasses.field(default_factory=lambda: environment.seconds("LOOP_WARNING", 1.0))
+    """Seconds for which a method may hold an async actor's loop, or a cancelled call go on, unreported; 0: for ever."""
+    stall_warning: float = dataclasses.field(default_factory=lambda: environment.seconds("STALL_WARNING", 10.0))
+    """Seconds for which a full limit may let no call start, unreported; 0: for ever."""
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What the user calls this machine, as `get_runtime_context().get_node_labels()` tells it."""
     session_name: str = dataclasses.field(default_factory=_new_session_name)
+
+    def thresholds(self) -> Thresholds:
+        """What the watchdogs of this runtime's actors are told to report."""
+        return Thresholds(self.loop_warning or None, self.stall_warning or None)
 
     def dump(self) -> dict[str, Any]:
         """As JSON can carry it."""

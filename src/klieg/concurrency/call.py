@@ -47,6 +47,7 @@ class Call:
         "id",
         "interrupted",
         "spec",
+        "started",
         "state",
         "stream",
         "target",
@@ -60,6 +61,8 @@ class Call:
         self.target = target
         """What to run; None for the actor's method of that name, looked up when the call starts."""
         self.state = State.QUEUED
+        self.started = 0.0
+        """When it began to run, a time of its host's clock."""
         self.cancelled: BaseException | None = None
         """Once somebody has asked it to stop: the error its caller will see."""
         self.interrupted = False
@@ -79,6 +82,11 @@ class Call:
     def number(self) -> int:
         """The call's id in the whole runtime."""
         return (self.caller << COUNTER_BITS) | (self.id & COUNTER_MASK)
+
+    @property
+    def label(self) -> str:
+        """Which call it is: its name, and its number among the ids of its caller."""
+        return f"{self.spec.name} #{self.id & COUNTER_MASK}"
 
     def adopt(self, child: Any) -> None:
         """This call has made another one, which follows if it is cancelled."""

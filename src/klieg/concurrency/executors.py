@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from klieg.concurrency.call import CURRENT, Call, Finished, State
 from klieg.concurrency.generators import produce, produce_async, produce_on_loop
+from klieg.concurrency.loops import WatchedLoop
 from klieg.exceptions import AsyncioActorExit
 from klieg.task import STREAMS
 
@@ -26,6 +27,7 @@ Interrupt = Callable[[Call], None]
 
 def run_sync(call: Call) -> None:
     """Run a call on this thread, to its outcome. Raises nothing."""
+    call.started = call.host.clock()
     call.state = State.RUNNING
     if (call.cancelled is not None or call.deadline is not None) and (error := call.refusal()) is not None:
         call.fail(error)
@@ -180,27 +182,41 @@ class PoolExecutor:
 class LoopExecutor:
     """One event loop for all calls of an async actor; what they await is interleaved, nothing runs in parallel."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, finished: Finished) -> None:
+    def __init__(self, loop: WatchedLoop, finished: Finished) -> None:
         self.loop = loop
         self._finished = finished
         self._ready: deque[Call] = deque()
         self._draining = False
         self._woken = False
-        self._thread = 0
+        self.thread = 0
+        """The identifier of the loop's thread, while it has one."""
         self.tasks: dict[Call, asyncio.Task[None]] = {}
 
     def adopt_thread(self) -> None:
         """Called on the loop's thread before the first call."""
-        self._thread = threading.get_ident()
-        LOOP_THREADS.add(self._thread)
+        self.thread = threading.get_ident()
+        LOOP_THREADS.add(self.thread)
 
     def leave_thread(self) -> None:
-        LOOP_THREADS.discard(self._thread)
-        self._thread = 0
+        LOOP_THREADS.discard(self.thread)
+        self.thread = 0
+
+    @property
+    def busy_since(self) -> float | None:
+        """Since when the loop has been running callbacks without a look at its sockets; None while it sleeps."""
+        return self.loop.busy_since
+
+    def call_of(self, task: asyncio.Task[Any]) -> Call | None:
+        """The call that the task is, or was started by; None if it belongs to none."""
+        get_context = getattr(task, "get_context", None)
+        if get_context is not None:  # since Python 3.12
+            found: Call | None = get_context().get(CURRENT)
+            return found
+        return next((call for call, known in list(self.tasks.items()) if known is task), None)
 
     def start(self, call: Call) -> None:
         self._ready.append(call)
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self.thread:
             if not self._draining:
                 self._drain()
         elif not self._woken:
@@ -246,6 +262,7 @@ class LoopExecutor:
             self.tasks[call] = task
 
     async def _run(self, call: Call) -> None:
+        call.started = call.host.clock()
         call.state = State.RUNNING
         try:
             if (call.cancelled is not None or call.deadline is not None) and (error := call.refusal()) is not None:
@@ -280,11 +297,11 @@ if sys.version_info >= (3, 12):
         coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
     ) -> asyncio.Task[None]:
         # A coroutine that finishes without suspending then costs no trip through the loop.
-        return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context, eager_start=True)
+        return asyncio.Task(coroutine, loop=loop, name=call.label, context=call.context, eager_start=True)
 
 else:
 
     def _new_task(
         coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, call: Call
     ) -> asyncio.Task[None]:
-        return asyncio.Task(coroutine, loop=loop, name=call.spec.name, context=call.context)
+        return asyncio.Task(coroutine, loop=loop, name=call.label, context=call.context)

@@ -44,6 +44,13 @@ class Group:
             self.running += 1
             yield self.waiting.popleft()
 
+    def first(self) -> Call | None:
+        """The waiting call that is to start next; from any thread."""
+        try:
+            return self.waiting[0]
+        except IndexError:
+            return None
+
     def discard(self, call: Call) -> bool:
         """Forget a waiting call; False if it does not wait here."""
         try:

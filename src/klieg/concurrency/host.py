@@ -13,12 +13,15 @@ import asyncio
 import inspect
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from klieg.concurrency import stacks
 from klieg.concurrency.call import SPENT, Call, Executor, ExitActor, State
-from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread
+from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread, run_sync
 from klieg.concurrency.groups import Mailbox
+from klieg.concurrency.loops import WatchedLoop
 from klieg.exceptions import ActorDiedError, AsyncioActorExit, WorkerCrashedError
 from klieg.options import DEFAULT_ASYNC_CONCURRENCY, DEFAULT_GROUP
 
@@ -52,7 +55,7 @@ class Host:
         wake: Callable[[], None],
         start_thread: StartThread,
         on_exit: Callable[[str], None],
-        loop: asyncio.AbstractEventLoop | None = None,
+        loop: WatchedLoop | None = None,
         interrupt: Callable[[Call], None] | None = None,
         runs_tasks: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +82,14 @@ class Host:
         self.demand: Mapping[str, float] = {}
         """What the actor holds as long as it lives."""
         self.restarted = False
+        self.interrupted: deque[Call] = deque()
+        """Calls that were cancelled while they ran, for the watchdog to look after."""
+        self.opened = 0.0
+        """When the constructor had returned, a time of the clock."""
+        self.unwatched = False
+        """True while there is a watchdog that does not look, since there are no calls."""
+        self.watch: Callable[[], None] = _nothing
+        """Wakes the watchdog."""
         self.exit_reason: str | None = None
         """Set once the actor is to exit; nothing new is started from then on."""
         self._lock = threading.RLock()
@@ -111,6 +122,7 @@ class Host:
         """The constructor has returned: start what has waited for it."""
         with self._lock:
             self.instance = instance
+            self.opened = self.clock()
             ready = self.mailbox.open()
         for call in ready:
             self._executor(call).start(call)
@@ -142,12 +154,14 @@ class Host:
             else:
                 refused = False
                 self.calls[call.caller, call.id] = call
-                if not self.mailbox.put(call):
-                    return
+                runs = self.mailbox.put(call)
         if refused:
             call.abandon(ActorDiedError(self.exit_reason or ""))
             return
-        self._executor(call).start(call)
+        if runs:
+            self._executor(call).start(call)
+        if self.unwatched:
+            self.watch()
 
     def _executor(self, call: Call) -> Executor:
         if self.mode == "async":
@@ -188,7 +202,10 @@ class Host:
         if waited:
             call.fail(error)
         elif call.state is State.RUNNING:
-            self._executor(call).interrupt(call)
+            executor = self._executor(call)
+            executor.interrupt(call)
+            if executor is self.loop or self.runs_tasks:
+                self.interrupted.append(call)
         return True
 
     def exit_by(self, call: Call, error: BaseException) -> None:
@@ -241,6 +258,32 @@ class Host:
                 g.name: {"queued": len(g.waiting), "running": g.running, "limit": g.limit}
                 for g in self.mailbox.groups.values()
             }
+
+    def loops(self) -> list[LoopExecutor]:
+        return [self.loop] if self.loop is not None else []
+
+    def running_in(self, group: str) -> list[Call]:
+        """The calls that hold the places of a group."""
+        return [c for c in list(self.calls.values()) if c.state is State.RUNNING and c.spec.group == group]
+
+    def describe_call(self, call: Call) -> list[str]:
+        """A line on a running call, and below it where it is."""
+        head = f"  {call.label}, running for {self.clock() - call.started:.1f} s"
+        return [head + ":", *(f"  {line}" for line in self._stack_of(call))]
+
+    def _stack_of(self, call: Call) -> list[str]:
+        for loop in self.loops():
+            task = loop.tasks.get(call)
+            if task is not None and task is not asyncio.current_task(loop.loop):
+                return stacks.task_stack(task)
+            found = stacks.call_stack(LoopExecutor._run, call)
+            if found:
+                return found
+        return stacks.call_stack(run_sync, call)
+
+
+def _nothing() -> None:
+    return
 
 
 def _exit_reason(error: BaseException) -> str:

@@ -8,6 +8,7 @@ shared, module globals are too, and a call that never ends can be abandoned but 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import weakref
@@ -18,10 +19,12 @@ from typing import Any
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
+from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
+from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.returns import split_returns
 from klieg.engines.scheduler import Scheduler, unmet
@@ -41,12 +44,15 @@ from klieg.exceptions import (
 )
 from klieg.ids import id_maker, new_process_number
 from klieg.outcome import UNREAD, Error, Value
+from klieg.settings import Settings
 from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
 
 STOP_GRACE = 1.0
 """Seconds that calls under way get to end at shutdown before their threads are abandoned."""
 
 NO_LIMIT = 1 << 30
+
+logger = logging.getLogger("klieg")
 
 KILLED = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE = "The actor is dead because all handles to it were dropped."
@@ -139,7 +145,7 @@ class InlineActor(Channel):
         self.death: str | None = None
         self.init_failed = False
         self._bell = threading.Semaphore(0)
-        loop = asyncio.new_event_loop() if mode == "async" else None
+        loop = new_loop() if mode == "async" else None
         self.host = Host(
             info.name,
             mode,
@@ -156,6 +162,7 @@ class InlineActor(Channel):
         self.host.info = info
         self.host.actor_name = options.name or ""
         self.host.demand = options.demand()
+        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds())
         engine.start_thread(self._run_loop if loop else self._run_main, f"klieg {info.name}")
 
     def construct(self, call: OutgoingCall) -> None:
@@ -302,7 +309,8 @@ class InlineEngine:
 
     name = "inline"
 
-    def __init__(self, resources: Mapping[str, float], namespace: str) -> None:
+    def __init__(self, resources: Mapping[str, float], namespace: str, settings: Settings) -> None:
+        self.settings = settings
         self.process = new_process_number()
         self.namespace = namespace
         self.lock = threading.RLock()
@@ -317,7 +325,7 @@ class InlineEngine:
         self._dropped: SimpleQueue[int | StreamFuture | None] = SimpleQueue()
         """Actors without handles, generators without consumers; SimpleQueue.put is safe in a finalizer."""
         self._timers = Timers()
-        self._deadlines = Deadlines(self._call_at, self._expire)
+        self._deadlines = Deadlines(self.call_at, self._expire)
         self._janitor = self.start_thread(self._clean_up, "klieg janitor")
         self.tasks = InlineTasks(self)
         self.callbacks = Callbacks()
@@ -417,7 +425,7 @@ class InlineEngine:
             call.expire(error)
             self._stop(call, error, recursive=False)
 
-    def _call_at(self, moment: float, function: Callable[[], None]) -> None:
+    def call_at(self, moment: float, function: Callable[[], None]) -> None:
         if self._timers.at(moment, function):
             self._dropped.put(0)
 

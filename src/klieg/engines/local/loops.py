@@ -71,6 +71,9 @@ class LeadingLoop:
 class ActorSelector(selectors.EpollSelector):
     """The selector of an actor's own loop. Messages are dispatched here, on the loop's thread, between two steps."""
 
+    busy_since: float | None = None
+    """Since when the loop has been running what was due, in `time.monotonic` seconds; None while it sleeps."""
+
     def __init__(self, reactor: Reactor) -> None:
         super().__init__()
         self._reactor = reactor
@@ -79,6 +82,11 @@ class ActorSelector(selectors.EpollSelector):
         self.register(self._fd, selectors.EVENT_READ)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = self._take(timeout)
+        self.busy_since = time.monotonic()
+        return events
+
+    def _take(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         reactor = self._reactor
         if reactor.dirty:
             reactor.flush()
@@ -96,8 +104,10 @@ class ActorSelector(selectors.EpollSelector):
                 return self._split(events)
             now = time.monotonic()
         self._patience.sleep(now)
+        self.busy_since = None
         events = super().select(None if wake is None else max(0.0, wake - now))
-        self._patience.wake(time.monotonic())
+        self.busy_since = time.monotonic()
+        self._patience.wake(self.busy_since)
         return self._split(events)
 
     def _split(self, events: list[tuple[selectors.SelectorKey, int]]) -> list[tuple[selectors.SelectorKey, int]]:

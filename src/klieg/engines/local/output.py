@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import threading
@@ -62,3 +63,19 @@ def install() -> None:
     """Make this process print whole lines."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         setattr(sys, name, WholeLines(fd, getattr(sys, f"__{name}__")))
+
+
+class OwnWarnings(logging.StreamHandler[Any]):
+    """Prints what klieg itself warns of in a worker, as long as the user's code has set up no logging of its own."""
+
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter(f"%(levelname)s ({who} pid={os.getpid()}): %(message)s"))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not logging.root.handlers
+
+
+def show_warnings(who: str) -> None:
+    """Have klieg's warnings in this worker, whose calls are those of `who`, printed to stderr."""
+    logging.getLogger("klieg").addHandler(OwnWarnings(who))

@@ -25,6 +25,8 @@ from klieg import session
 from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of
+from klieg.concurrency.loops import WatchedLoop
+from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.calls import cancelled_error, expired_error
 from klieg.engines.local import wire
@@ -33,6 +35,7 @@ from klieg.engines.local.failpoints import ARMED, PLAN, failpoint
 from klieg.engines.local.functions import KEY_SIZE, Imports
 from klieg.engines.local.interrupts import InterruptTasks
 from klieg.engines.local.loops import ActorSelector
+from klieg.engines.local.output import show_warnings
 from klieg.engines.local.peer import SPECS_KEPT, Peer
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.objects import ActorToken
@@ -178,6 +181,7 @@ class Runner:
         self.host = self._make_host()
         self.holds_resources = config["holds_resources"]
         self._interrupts = InterruptTasks(self)
+        Watchdog(self.host, engine.reactor.call_at, logger.warning, session.settings.thresholds())
         engine.reactor.ticks.append(self._tick)
         engine.reactor.restless = self._restless
 
@@ -194,7 +198,7 @@ class Runner:
             mode, name = facts["mode"], info.name
             limits = limits_of(info.is_async, facts["max_concurrency"], info.groups)
         if mode == "async":
-            loop = asyncio.SelectorEventLoop(ActorSelector(self.engine.reactor))
+            loop = WatchedLoop(ActorSelector(self.engine.reactor))
             asyncio.set_event_loop(loop)
         host = Host(
             name,
@@ -440,6 +444,7 @@ def main(config: dict[str, Any], head_socket: Any, callers: list[tuple[int, Any]
     engine.on_failure = _fail_now
     session.settings = Settings.load(config["settings"])
     engines.use(engine)
+    show_warnings(config["title"])
     runner = Runner(engine, config)
     engine.runner = runner
     session.worker_host = runner.host
