@@ -1,6 +1,6 @@
 """klieg at work, in under a minute: fetch, pack and count Python's own standard library.
 
-    python examples/demo [--engine local|inline] [--pages N]
+    python examples/demo [--engine local|inline] [--pages N] [--sources N]
 
 1. An async actor fetches every page of a web site that the demo starts on loopback, 50 at a time.
 2. A threaded actor packs what came back, one thread for each core.
@@ -161,24 +161,25 @@ def all_sources() -> list[Path]:
     return sorted(p for p in server.STDLIB.rglob("*.py") if foreign.isdisjoint(p.parts))
 
 
-def run(page_limit: int | None) -> list[screen.Row]:
+def run(page_limit: int | None, source_limit: int | None) -> list[screen.Row]:
     paths = server.library_pages()[:page_limit]
     with server.running_server(PAGE_DELAY) as site:
         print(f"\nA web site of {len(paths)} pages on {site}, {PAGE_DELAY * 1000:.0f} ms each.")
         pages, fetching = show_fetching(site, paths)
-    return [fetching, show_packing(pages), show_counting(all_sources())]
+    return [fetching, show_packing(pages), show_counting(all_sources()[:source_limit])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="klieg at work on Python's standard library.")
     parser.add_argument("--engine", choices=["local", "inline"], default="local")
     parser.add_argument("--pages", type=int, help="fetch so many pages instead of all")
+    parser.add_argument("--sources", type=int, help="count the words of so many files instead of all")
     arguments = parser.parse_args()
 
     started = timed(lambda: klieg.init(engine=arguments.engine)).seconds
     print(f"klieg started in {started * 1000:.0f} ms on {CORES} cores ({arguments.engine} engine).")
     try:
-        rows = run(arguments.pages)
+        rows = run(arguments.pages, arguments.sources)
     finally:
         klieg.shutdown()
     print(f"\n{screen.table(rows)}")

@@ -1,11 +1,11 @@
 """What the demo's actors and tasks do. It is ordinary Python, but for the decorators."""
 
-import asyncio
-import bz2
 import hashlib
+import importlib
 import re
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,28 +16,33 @@ import klieg
 WORD = re.compile(r"[A-Za-z]{2,}")
 
 
+def compressors() -> list[Callable[[bytes], bytes]]:
+    """What this Python can pack with: zlib always, bz2 and lzma if it was built with them."""
+    found: list[Callable[[bytes], bytes]] = [zlib.compress]
+    for name in ("bz2", "lzma"):
+        try:
+            found.append(importlib.import_module(name).compress)
+        except ImportError:
+            continue
+    return found
+
+
+COMPRESSORS = compressors()
+
+
 @klieg.remote
 class Fetcher:
     """An async actor: while one page is on its way, the loop asks for the next."""
 
     def __init__(self, site: str) -> None:
         self.site = site
-        self.session: aiohttp.ClientSession | None = None
-        self.opening = asyncio.Lock()
+        self.session = new_session()  # the constructor runs on the actor's loop, so this session is at home there
 
     async def fetch(self, path: str) -> bytes:
-        session = await self.open_session()
-        return await fetch_page(session, self.site, path)
-
-    async def open_session(self) -> aiohttp.ClientSession:
-        async with self.opening:
-            if self.session is None:
-                self.session = new_session()
-        return self.session
+        return await fetch_page(self.session, self.site, path)
 
     async def close(self) -> None:
-        if self.session is not None:
-            await self.session.close()
+        await self.session.close()
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -61,15 +66,15 @@ class Packed(NamedTuple):
 
 @klieg.remote
 class Packer:
-    """A threaded actor: zlib, bz2 and hashlib let go of the GIL, so its threads fill the cores."""
+    """A threaded actor: what compresses and what hashes lets go of the GIL, so its threads fill the cores."""
 
     def pack(self, page: bytes) -> Packed:
         return pack_page(page)
 
 
 def pack_page(page: bytes) -> Packed:
-    """Pack the page by zlib and by bz2, and keep the smaller."""
-    packed = min(zlib.compress(page, level=9), bz2.compress(page), key=len)
+    """Pack the page in every way there is, and keep the smallest."""
+    packed = min((compress(page) for compress in COMPRESSORS), key=len)
     return Packed(hashlib.sha256(page).hexdigest(), len(page), len(packed))
 
 
