@@ -40,6 +40,7 @@ from klieg.ids import (
 )
 from klieg.language import Language
 from klieg.object_ref import DynamicObjectRefGenerator, ObjectRef, ObjectRefGenerator
+from klieg.options import ConcurrencyGroup
 from klieg.remote_function import RemoteFunction
 from klieg.runtime_context import get_runtime_context
 
@@ -74,6 +75,7 @@ __all__ = [
     "ActorHandle",
     "ActorID",
     "ClusterID",
+    "ConcurrencyGroup",
     "DynamicObjectRefGenerator",
     "FunctionID",
     "JobID",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from klieg import engine, ids, options, session
@@ -13,7 +13,7 @@ from klieg.concurrency.host import EXIT_ACTOR
 from klieg.engines import serialization
 from klieg.engines.objects import ActorToken
 from klieg.exceptions import ActorAlreadyExistsError, AsyncioActorExit, NeedsRayEngineError
-from klieg.options import DEFAULT_GROUP, ActorOptions
+from klieg.options import DEFAULT_GROUP, ActorOptions, ConcurrencyGroup
 from klieg.remote_function import submit
 from klieg.task import ANY_ARGUMENTS, ActorSpec, ClassInfo, Kind, MethodInfo, Signature, TaskSpec
 
@@ -182,6 +182,9 @@ class ActorHandle(Generic[T]):
     def __init__(self, token: ActorToken, info: ClassInfo) -> None:
         self.__dict__["_token"] = token
         self.__dict__["_info"] = info
+        for name in ("stats", "resize"):  # a method of the user's class wins over the handle's own
+            if name in info.methods:
+                self.__getattr__(name)
 
     def __getattr__(self, name: str) -> ActorMethod:
         info = self.__dict__["_info"].methods.get(name) or SPECIAL_METHODS.get(name)
@@ -192,8 +195,35 @@ class ActorHandle(Generic[T]):
         return made
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """For each concurrency group: calls queued, calls running, and the limit."""
+        """For each concurrency group: calls queued, calls running, and the limit.
+
+        Of a class with a method of that name the handle has the method; `ActorHandle.stats(handle)` is this one then.
+        """
         return session.running_engine().stats(self._token)
+
+    def resize(self, max_concurrency: int | None = None, **groups: int) -> None:
+        """Change how many calls may run at once, from now on and after restarts: `handle.resize(20)`, `resize(io=4)`.
+
+        Calls that run already go on; a limit that is lowered below their number lets nothing start until they are
+        fewer. Of a class with a method of that name the handle has the method; `ActorHandle.resize(handle, ...)` is
+        this one then.
+
+        Args:
+            max_concurrency: the limit of the group `default`.
+            groups: the limits of others, by name.
+
+        Raises:
+            TypeError, ValueError: no integer of at least 1, an undeclared group, nothing to change, a plain actor.
+            ActorDiedError: the actor is dead.
+        """
+        limits = groups if max_concurrency is None else {DEFAULT_GROUP: max_concurrency, **groups}
+        if not limits:
+            raise ValueError("`resize` was told nothing: give max_concurrency, or the name of a group with its size.")
+        for name, limit in limits.items():
+            if name != DEFAULT_GROUP and name not in self._info.groups:
+                raise _unknown_group(name, self._info.name, self._info.groups)
+            options.check({name: options.ACTOR_RULES["max_concurrency"]}, {name: limit})
+        session.running_engine().resize(self._token, limits)
 
     @property
     def _actor_id(self) -> ids.ActorID:
@@ -296,7 +326,7 @@ def _unknown_group(group: str, class_name: str, groups: Any) -> ValueError:
 
 def describe(cls: type, given: dict[str, Any]) -> ClassInfo:
     """What a handle needs to know of the class; ValueError for a method in a group that is not declared."""
-    groups = given.get("concurrency_groups", {})
+    groups, own_loops = _groups(cls, given.get("concurrency_groups", {}))
     methods = dict(_methods(cls))
     for info in methods.values():
         group = info.options.get("concurrency_group", DEFAULT_GROUP)
@@ -307,10 +337,25 @@ def describe(cls: type, given: dict[str, Any]) -> ClassInfo:
         is_async=is_async(cls),
         methods=methods,
         groups=groups,
+        own_loops=own_loops,
         max_task_retries=given.get("max_task_retries", 0),
         max_pending_calls=given.get("max_pending_calls", -1),
         on_full=given.get("on_full", "raise"),
     )
+
+
+def _groups(cls: type, declared: Mapping[str, int | ConcurrencyGroup]) -> tuple[dict[str, int], frozenset[str]]:
+    """The sizes of the declared groups, and those that have a loop of their own."""
+    groups = {name: ConcurrencyGroup.of(group) for name, group in declared.items()}
+    own_loops = frozenset(name for name, group in groups.items() if group.own_loop)
+    if own_loops and not is_async(cls):
+        raise ValueError(
+            f"The group {min(own_loops)!r} of {cls.__name__} asks for an event loop of its own, and no method of the "
+            "class is async: its groups are pools of threads, which do not hold up one another."
+        )
+    if DEFAULT_GROUP in own_loops:
+        raise ValueError("The group 'default' runs on the actor's main loop and cannot have one of its own.")
+    return {name: group.size for name, group in groups.items()}, own_loops
 
 
 def is_async(cls: type) -> bool:

@@ -68,6 +68,11 @@ class Engine(Protocol):
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
         """For each concurrency group of the actor: calls queued, calls running, and the limit."""
 
+    def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
+        """Change how many calls of each group of the actor may run; it is done when this returns.
+
+        Raises ValueError for a group that the actor does not have, or if it has no limits."""
+
     def drop_stream(self, stream: StreamFuture) -> None:
         """The consumer of a streaming generator is gone; called by a finalizer, so it only leaves a note."""
 

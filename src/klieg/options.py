@@ -48,10 +48,28 @@ def _resources_without_cpu(value: Any) -> bool:
     return not {"CPU", "GPU"} & set(value) and all(isinstance(v, int | float) and v >= 0 for v in value.values())
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConcurrencyGroup:
+    """A concurrency group in full; where nothing but its size is to be said, the bare number will do."""
+
+    size: int
+    """Calls of it that may run at once."""
+    own_loop: bool = False
+    """True: its calls run on an event loop, and a thread, of their own, and go on while the actor's main loop is held.
+
+    asyncio primitives that were made elsewhere, in the constructor for one, cannot be used there. For async actors."""
+
+    @classmethod
+    def of(cls, declared: int | ConcurrencyGroup) -> ConcurrencyGroup:
+        return declared if isinstance(declared, ConcurrencyGroup) else cls(declared)
+
+
 def _groups_of_positive_size(value: Any) -> bool:
-    return all(
-        isinstance(k, str) and isinstance(v, int) and not isinstance(v, bool) and v >= 1 for k, v in value.items()
-    )
+    return all(isinstance(name, str) and _is_size(ConcurrencyGroup.of(group).size) for name, group in value.items())
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 _CALL_RULES: Final[Mapping[str, Rule]] = {
@@ -183,7 +201,7 @@ class ActorOptions:
 
     max_concurrency: int | None = None
     """None: 1,000 if the class is async, else 1."""
-    concurrency_groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    concurrency_groups: Mapping[str, int | ConcurrencyGroup] = dataclasses.field(default_factory=dict)
     max_restarts: int = 0
     """-1: without end."""
     max_task_retries: int = 0

@@ -132,6 +132,9 @@ class ClassInfo:
     is_async: bool
     methods: Mapping[str, MethodInfo]
     groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The size of each declared concurrency group."""
+    own_loops: frozenset[str] = frozenset()
+    """The groups that have an event loop of their own."""
     max_task_retries: int = 0
     max_pending_calls: int = -1
     on_full: str = "raise"

@@ -187,3 +187,101 @@ def test_the_handle_tells_what_each_group_does(gate, journal):
     assert actor.stats()["io"] == {"queued": 3, "running": 2, "limit": 2}
     gate.open()
     klieg.get(refs)
+
+
+@klieg.remote(concurrency_groups={"health": klieg.ConcurrencyGroup(1, own_loop=True), "io": klieg.ConcurrencyGroup(2)})
+class Checked:
+    def __init__(self):
+        self.beats = 0
+
+    def hold(self, gate):
+        gate.wait()
+
+    @klieg.method(concurrency_group="health")
+    async def check(self):
+        await asyncio.sleep(0)
+        self.beats += 1
+        return self.beats
+
+    @klieg.method(concurrency_group="health")
+    async def where(self):
+        return threading.get_ident(), threading.current_thread().name
+
+    @klieg.method(concurrency_group="health")
+    def where_sync(self):
+        return threading.get_ident()
+
+    @klieg.method(concurrency_group="health")
+    async def wait(self, journal):
+        journal.note("in")
+        await asyncio.Event().wait()
+
+    @klieg.method(concurrency_group="health")
+    async def block(self, ref):
+        return klieg.get(ref[0])
+
+    async def main(self):
+        return threading.get_ident()
+
+    @klieg.method(concurrency_group="io")
+    async def io(self):
+        return threading.get_ident()
+
+
+def test_a_group_with_a_loop_of_its_own_answers_while_the_main_loop_is_held(gate):
+    actor = Checked.remote()
+    held = actor.hold.remote(gate)
+    assert [klieg.get(actor.check.remote(), timeout=10) for _ in range(3)] == [1, 2, 3]
+    waiting = actor.main.remote()
+    assert klieg.wait([waiting], timeout=0)[0] == []
+    gate.open()
+    klieg.get([held, waiting])
+
+
+def test_only_the_group_that_asks_leaves_the_main_loop():
+    actor = Checked.remote()
+    main, io = klieg.get([actor.main.remote(), actor.io.remote()])
+    own, name = klieg.get(actor.where.remote())
+    assert main == io != own
+    assert name == "Checked-health"
+    assert klieg.get(actor.where_sync.remote()) == own
+
+
+def test_a_call_on_an_own_loop_can_be_cancelled(journal):
+    actor = Checked.remote()
+    ref = actor.wait.remote(journal)
+    journal.next()
+    klieg.cancel(ref)
+    with pytest.raises(klieg.exceptions.TaskCancelledError):
+        klieg.get(ref, timeout=10)
+    assert klieg.get(actor.check.remote(), timeout=10) == 1
+
+
+def test_a_blocking_get_on_an_own_loop_is_refused_too():
+    actor = Checked.remote()
+    with pytest.raises(klieg.exceptions.BlockingGetError):
+        klieg.get(actor.block.remote([klieg.put(1)]), timeout=10)
+
+
+def test_an_own_loop_awaits_the_refs_of_others():
+    @klieg.remote(concurrency_groups={"own": klieg.ConcurrencyGroup(5, own_loop=True)})
+    class Asker:
+        @klieg.method(concurrency_group="own")
+        async def ask(self, actor):
+            return await asyncio.gather(*(actor.check.remote() for _ in range(3)))
+
+    assert sorted(klieg.get(Asker.remote().ask.remote(Checked.remote()), timeout=10)) == [1, 2, 3]
+
+
+def test_an_own_loop_of_an_actor_without_async_methods_is_refused():
+    with pytest.raises(ValueError, match=r"health.*async"):
+        klieg.remote(concurrency_groups={"health": klieg.ConcurrencyGroup(1, own_loop=True)})(type("Actor", (), {}))
+
+
+def test_the_default_group_has_no_loop_of_its_own():
+    class Actor:
+        async def ping(self):
+            pass
+
+    with pytest.raises(ValueError, match="default"):
+        klieg.remote(concurrency_groups={"default": klieg.ConcurrencyGroup(1, own_loop=True)})(Actor)

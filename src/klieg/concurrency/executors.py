@@ -229,6 +229,27 @@ class LoopExecutor:
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
+    def run(self, grace: float, farewell: Callable[[], None] | None = None) -> None:
+        """Run the loop on this thread until `stop`; then cancel what calls have left behind on it, and close it.
+
+        Args:
+            grace: seconds that what is cancelled gets to clean up.
+            farewell: called at the end, while the loop is still there.
+        """
+        asyncio.set_event_loop(self.loop)
+        self.adopt_thread()
+        try:
+            self.loop.run_forever()
+            self.loop.run_until_complete(self.finish_background(grace))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        finally:
+            if farewell is not None:
+                farewell()
+            self.leave_thread()
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
     async def finish_background(self, grace: float) -> None:
         """Cancel the tasks that calls have left behind and give them `grace` seconds to clean up."""
         left = asyncio.all_tasks() - {asyncio.current_task()}

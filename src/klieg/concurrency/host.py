@@ -22,8 +22,10 @@ from klieg.concurrency.call import SPENT, Call, Executor, ExitActor, State
 from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread, run_sync
 from klieg.concurrency.groups import Mailbox
 from klieg.concurrency.loops import WatchedLoop
+from klieg.concurrency.own_loops import OwnLoops
 from klieg.exceptions import ActorDiedError, AsyncioActorExit, WorkerCrashedError
 from klieg.options import DEFAULT_ASYNC_CONCURRENCY, DEFAULT_GROUP
+from klieg.task import TaskSpec
 
 Mode = Literal["plain", "threaded", "async"]
 
@@ -41,6 +43,10 @@ def limits_of(is_async: bool, max_concurrency: int | None, groups: Mapping[str, 
     return {DEFAULT_GROUP: default, **groups}
 
 
+def _no_loop() -> WatchedLoop:
+    raise AssertionError("this host has no group with a loop of its own")
+
+
 class Host:
     """Runs the calls of one actor. An engine makes one, feeds it calls and lends it a main thread or a loop."""
 
@@ -56,6 +62,8 @@ class Host:
         start_thread: StartThread,
         on_exit: Callable[[str], None],
         loop: WatchedLoop | None = None,
+        own_loops: frozenset[str] = frozenset(),
+        new_loop: Callable[[], WatchedLoop] = _no_loop,
         interrupt: Callable[[Call], None] | None = None,
         runs_tasks: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -65,6 +73,8 @@ class Host:
             wait: sleeps on the main thread until there may be a call to run.
             look: takes up what has come meanwhile, between two calls of the main thread.
             wake: ends `wait`; from any thread.
+            loop: what the calls of an async actor run on; None for the others.
+            own_loops: groups whose calls run on a loop of their own, which `new_loop` makes.
         """
         self.name = name
         self.clock = clock
@@ -97,6 +107,7 @@ class Host:
         self.main = MainExecutor(self._finished, wait, look, wake, interrupt)
         self.pool = PoolExecutor(self._finished, start_thread, name)
         self.loop = LoopExecutor(loop, self._finished) if loop is not None else None
+        self.own_loops = OwnLoops(own_loops, name, new_loop, self._finished, start_thread)
 
     def construct(self, load: Callable[[], type[Any]], call: Call) -> None:
         """Load the class and run its constructor, where this kind of actor does; other calls wait for its return."""
@@ -166,7 +177,9 @@ class Host:
     def _executor(self, call: Call) -> Executor:
         if self.mode == "async":
             assert self.loop is not None
-            return self.pool if call.spec.run_in == "thread" else self.loop
+            if call.spec.run_in == "thread":
+                return self.pool
+            return (self.own_loops.groups and self.own_loops.of(call.spec.group)) or self.loop
         return self.main if self.mode == "plain" else self.pool
 
     def _finished(self, call: Call) -> Call | None:
@@ -204,7 +217,7 @@ class Host:
         elif call.state is State.RUNNING:
             executor = self._executor(call)
             executor.interrupt(call)
-            if executor is self.loop or self.runs_tasks:
+            if isinstance(executor, LoopExecutor) or self.runs_tasks:
                 self.interrupted.append(call)
         return True
 
@@ -245,9 +258,20 @@ class Host:
                 self.calls.pop((call.caller, call.id), None)
         return calls
 
-    def resize(self, group: str, limit: int) -> None:
+    def resize(self, limits: Mapping[str, int]) -> None:
+        """Change how many calls of each of these groups may run from now on; those that run already go on.
+
+        Raises ValueError for a plain actor, which has no limit to change, and for an unknown group."""
+        if self.mode == "plain":
+            raise ValueError(
+                f"{self.name} is a plain actor: it runs one call at a time, in its main thread. Create it with "
+                "max_concurrency=2 or more, or with concurrency groups, to be able to resize it."
+            )
+        unknown = sorted(set(limits) - set(self.mailbox.groups))
+        if unknown:
+            raise ValueError(f"{self.name} has no concurrency group {unknown[0]!r}, but {sorted(self.mailbox.groups)}.")
         with self._lock:
-            ready = self.mailbox.resize(group, limit)
+            ready = [call for group, limit in limits.items() for call in self.mailbox.resize(group, limit)]
         for call in ready:
             self._executor(call).start(call)
 
@@ -260,7 +284,12 @@ class Host:
             }
 
     def loops(self) -> list[LoopExecutor]:
-        return [self.loop] if self.loop is not None else []
+        """Every loop that runs calls of this actor."""
+        return [self.loop, *self.own_loops.started()] if self.loop is not None else []
+
+    def runs_off_loop(self, spec: TaskSpec) -> bool:
+        """True if calls of this kind run on another thread than that of an async actor's main loop."""
+        return spec.run_in == "thread" or spec.group in self.own_loops.groups
 
     def running_in(self, group: str) -> list[Call]:
         """The calls that hold the places of a group."""

@@ -145,7 +145,6 @@ class InlineActor(Channel):
         self.death: str | None = None
         self.init_failed = False
         self._bell = threading.Semaphore(0)
-        loop = new_loop() if mode == "async" else None
         self.host = Host(
             info.name,
             mode,
@@ -155,7 +154,9 @@ class InlineActor(Channel):
             wake=self._bell.release,
             start_thread=engine.start_thread,
             on_exit=self._on_exit,
-            loop=loop,
+            loop=new_loop() if mode == "async" else None,
+            own_loops=info.own_loops,
+            new_loop=new_loop,
         )
         self._running_loop = self.host.loop
         self.host.token = ActorToken(number, self, None)
@@ -163,7 +164,7 @@ class InlineActor(Channel):
         self.host.actor_name = options.name or ""
         self.host.demand = options.demand()
         Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds())
-        engine.start_thread(self._run_loop if loop else self._run_main, f"klieg {info.name}")
+        engine.start_thread(self._run_loop if self.host.loop else self._run_main, f"klieg {info.name}")
 
     def construct(self, call: OutgoingCall) -> None:
         """Run the constructor once its arguments are there; calls that come before wait in the mailbox."""
@@ -223,6 +224,7 @@ class InlineActor(Channel):
     def _stop_executors(self) -> None:
         self.host.main.stop()
         self.host.pool.stop()
+        self.host.own_loops.stop()
         loop, self._running_loop = self._running_loop, None
         if loop is not None:  # once: a second stop would end the loop's own clearing up
             loop.stop()
@@ -232,21 +234,11 @@ class InlineActor(Channel):
         self.host.instance = None  # here, on the thread that has made it, and not when the collector comes by
 
     def _run_loop(self) -> None:
-        executor = self.host.loop
-        assert executor is not None
-        loop = executor.loop
-        asyncio.set_event_loop(loop)
-        executor.adopt_thread()
-        try:
-            loop.run_forever()
-            loop.run_until_complete(executor.finish_background(STOP_GRACE))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            self.host.instance = None
-            executor.leave_thread()
-            asyncio.set_event_loop(None)
-            loop.close()
+        assert self.host.loop is not None
+        self.host.loop.run(STOP_GRACE, self._drop_instance)
+
+    def _drop_instance(self) -> None:
+        self.host.instance = None
 
 
 class InlineTasks(Channel):
@@ -430,8 +422,7 @@ class InlineEngine:
             self._dropped.put(0)
 
     def kill(self, actor: ActorToken, no_restart: bool) -> None:
-        if actor.channel.engine is not self:
-            raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
+        self._check_ours(actor)
         actor.channel.die(KILLED)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
@@ -479,9 +470,19 @@ class InlineEngine:
             for key in [key for key, named in self._names.items() if named is actor]:
                 del self._names[key]
 
+    def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
+        self._living(actor).host.resize(limits)
+
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
-        stats: dict[str, dict[str, int]] = actor.channel.host.stats()
-        return stats
+        return self._living(actor).host.stats()
+
+    def _living(self, actor: ActorToken) -> InlineActor:
+        self._check_ours(actor)
+        channel = actor.channel
+        assert isinstance(channel, InlineActor)
+        if channel.death is not None:
+            raise channel.died()
+        return channel
 
     def pin(self, named: Named) -> None:
         """The user pickles a ref or handle by hand: keep what it names, since nobody can know when the bytes go."""
@@ -501,6 +502,10 @@ class InlineEngine:
 
     def drop_stream(self, stream: StreamFuture) -> None:
         self._dropped.put(stream)
+
+    def _check_ours(self, actor: ActorToken) -> None:
+        if actor.channel.engine is not self:
+            raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
 
     def _check_open(self) -> None:
         if self._closed:

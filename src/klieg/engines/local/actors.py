@@ -16,7 +16,7 @@ from klieg.engines.calls import Channel, OutgoingCall
 from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.functions import Exported
-from klieg.engines.local.peer import Peer
+from klieg.engines.local.peer import Peer, Pending
 from klieg.exceptions import ActorDiedError, ActorUnavailableError
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class ActorChannel(Channel):
         self.death: BaseException | None = None
         self._backlog: deque[OutgoingCall] = deque()
         """Calls that wait for a connection, in order."""
+        self._line: Peer | None = None
+        """The connection to its process, whether calls may be sent on it yet or not."""
+        self._questions: list[tuple[int, bytes, Pending]] = []
+        """What is to be asked on the next connection."""
         self._connecting = False
         self._constructor: tuple[OutgoingCall, Exported] | None = None
         """For the creator: how to start the actor's code in a new process."""
@@ -77,6 +81,20 @@ class ActorChannel(Channel):
         call.fail(error)
         return True
 
+    def ask(self, kind: int, body: bytes, pending: Pending) -> None:
+        """Ask the actor's process something that is no call; the answer comes to `pending`."""
+        with self._lock:
+            line = self._line
+            if self.death is None and line is None:
+                self._questions.append((kind, body, pending))
+                if not self._connecting:
+                    self._connect()
+                return
+        if self.death is not None:
+            pending.fail(self.death)
+        elif line is not None:
+            line.ask(kind, body, pending)
+
     # The connection
 
     def create(self, call: OutgoingCall, cls: Exported, process: int, request: dict[str, Any]) -> None:
@@ -85,7 +103,7 @@ class ActorChannel(Channel):
         ours, theirs = socket_pair()
         self.peer = None
         self._connecting = True  # calls wait in the backlog until the constructor has been sent
-        peer = self.engine.add_peer(process, ours)
+        self._line = peer = self.engine.add_peer(process, ours)
         peer.users.add(self)
         self.engine.head.tell("create", [theirs.detach()], actor=self.number, process=process, **request)
         if call.when_ready(lambda ready: self._construct(peer, False)):
@@ -121,6 +139,11 @@ class ActorChannel(Channel):
         if "process" in answer:
             peer = self.engine.add_peer(answer["process"], ours)
             peer.users.add(self)
+            with self._lock:
+                self._line = peer
+                questions, self._questions = self._questions, []
+            for question in questions:
+                peer.ask(*question)
             if self._constructor is not None:
                 self._construct(peer, restarted=True)
             else:
@@ -139,6 +162,8 @@ class ActorChannel(Channel):
         with self._lock:
             if self.peer is peer:
                 self.peer = None
+            if self._line is peer:
+                self._line = None
         if self.death is not None:
             self._settle(unfinished, self.death, None)
             return
@@ -153,7 +178,9 @@ class ActorChannel(Channel):
             )
             self._settle(unfinished, error, answer)
             with self._lock:
-                reconnect = not self._connecting and (self._constructor is not None or bool(self._backlog))
+                reconnect = not self._connecting and (
+                    self._constructor is not None or bool(self._backlog or self._questions)
+                )
                 if reconnect:
                     self._connect()
             return
@@ -182,8 +209,11 @@ class ActorChannel(Channel):
             backlog = list(self._backlog)
             self._backlog.clear()
             self._connecting = False
+            questions, self._questions = self._questions, []
         for call in backlog:
             call.fail(death)
+        for _, _, pending in questions:
+            pending.fail(death)
         self.fail_held(lambda: death)
         self._constructor = None
 

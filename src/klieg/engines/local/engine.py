@@ -44,6 +44,7 @@ from klieg.engines.unread import report_unread
 from klieg.exceptions import (
     ActorAlreadyExistsError,
     ActorHandleNotFoundError,
+    ActorUnavailableError,
     ActorUnschedulableError,
     DeadlineExceededError,
     HeadDiedError,
@@ -290,24 +291,24 @@ class LocalEngine:
         return answer["total"], answer["free"]
 
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
+        stats: dict[str, dict[str, int]] = self._ask_actor(actor, wire.STATS, b"")
+        return stats
+
+    def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
+        self._ask_actor(actor, wire.RESIZE, json.dumps(limits).encode())
+
+    def _ask_actor(self, actor: ActorToken, kind: int, body: bytes) -> Any:
+        """What the actor's process answers to a question that travels outside its calls; raises what it raises."""
         self._check_usable()
-        peer = actor.channel.peer
-        if peer is None:
-            return {}
+        self._check_ours(actor)
         answer = ObjectFuture(0)
-        peer.ask(wire.STATS, b"", _Answer(answer))
+        actor.channel.ask(kind, body, _Answer(answer))
         self.reactor.block(lambda: answer.outcome is not None)
         assert answer.outcome is not None
         if isinstance(answer.outcome, Error):
             answer.outcome.unread = False
             raise failures.loads(answer.outcome.payload)
-        stats: dict[str, dict[str, int]] = serialization.loads(answer.outcome.payload)
-        return stats
-
-    def resize(self, actor: ActorToken, group: str, limit: int) -> None:
-        peer = actor.channel.peer
-        if peer is not None:
-            peer.send(wire.RESIZE, 0, json.dumps([group, limit]).encode())
+        return serialization.loads(answer.outcome.payload)
 
     def shutdown(self) -> None:
         """End everything; the driver's alone. Workers end when the head does."""
@@ -622,6 +623,8 @@ class _Answer:
         self._future.resolve(outcome)
 
     def fail(self, error: BaseException) -> None:
+        if isinstance(error, OwnerDiedError):
+            error = ActorUnavailableError("The actor's process ended before it had answered.")
         self._future.resolve(Error(failures.dumps(error, "")))
 
 

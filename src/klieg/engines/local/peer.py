@@ -56,7 +56,7 @@ class Runner(Protocol):
     def give_back_queue(self) -> None: ...
     def exit(self, reason: str) -> None: ...
     def stats(self) -> dict[str, dict[str, int]]: ...
-    def resize(self, group: str, limit: int) -> None: ...
+    def resize(self, limits: dict[str, int]) -> None: ...
 
 
 class Peer:
@@ -273,8 +273,12 @@ class Peer:
         self.send_payloads(number, [pickle.dumps(self._runner().stats())], now=True)
 
     def _resize(self, number: int, body: bytes) -> None:
-        group, limit = json.loads(body)
-        self._runner().resize(group, limit)
+        try:
+            self._runner().resize(json.loads(body))
+        except ValueError as error:
+            self.send_error(number, failures.dumps(error, "resize"), now=True)
+        else:
+            self.send_payloads(number, [failures.NOTHING], now=True)
 
     def _runner(self) -> Runner:
         runner = self.engine.runner

@@ -38,6 +38,7 @@ from klieg.engines.local.loops import ActorSelector
 from klieg.engines.local.output import show_warnings
 from klieg.engines.local.peer import SPECS_KEPT, Peer
 from klieg.engines.local.reactor import Reactor
+from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken
 from klieg.engines.returns import split_returns
 from klieg.engines.unpicklable import explain_value
@@ -64,13 +65,14 @@ logger = logging.getLogger("klieg")
 class WireCall(Call):
     """A call that came on a connection."""
 
-    __slots__ = ("function", "payload", "peer", "runner", "values")
+    __slots__ = ("function", "off_loop", "payload", "peer", "runner", "values")
 
     def __init__(self, runner: Runner, peer: Peer, number: int, known: KnownSpec, payload: Serialized) -> None:
         super().__init__(number, peer.process, known.spec, known.target)
         self.runner = runner
         self.peer = peer
         self.function = known.function
+        self.off_loop = known.off_loop
         self.payload: Serialized | None = payload
         self.values: list[tuple[int | str, Serialized]] | None = None
 
@@ -91,7 +93,7 @@ class WireCall(Call):
             return
         if ARMED:
             _fail_at_the_answer(self.peer)
-        self.peer.send_payloads(self.id, payloads, self.runner.answer_now())
+        self.peer.send_payloads(self.id, payloads, self.off_loop or self.runner.answer_now())
         if ARMED:
             self.peer.link.flush()
             failpoint("worker.result_sent")
@@ -100,7 +102,7 @@ class WireCall(Call):
         return serialization.dumps(value, self.runner.engine.store.keep)
 
     def fail(self, error: BaseException) -> None:
-        self.peer.send_error(self.id, failures.dumps(error, self.spec.name), self.runner.answer_now())
+        self.peer.send_error(self.id, failures.dumps(error, self.spec.name), self.off_loop or self.runner.answer_now())
 
     def abandon(self, error: BaseException) -> None:
         """The caller learns of the exit from the head, once the process is gone and its name is free: soon, if nothing
@@ -144,7 +146,7 @@ class ConstructorCall(WireCall):
 class KnownSpec:
     """A spec that a caller has described: what all its calls have in common."""
 
-    __slots__ = ("function", "spec", "target")
+    __slots__ = ("function", "off_loop", "spec", "target")
 
     def __init__(self, fields: dict[str, Any], host: Host) -> None:
         self.function = bytes.fromhex(fields["function"]) if "function" in fields else None
@@ -158,6 +160,7 @@ class KnownSpec:
             run_in=fields["run_in"],
             backpressure=fields["backpressure"],
         )
+        self.off_loop = host.mode == "async" and host.runs_off_loop(self.spec)
 
 
 def _absent() -> None:
@@ -188,7 +191,7 @@ class Runner:
     def _make_host(self) -> Host:
         config = self.config
         facts = config["actor"]
-        loop = None
+        loop, own_loops = None, frozenset[str]()
         if facts is None:
             mode, limits, name = "plain", {"default": 1}, "task"
             if config["width"] > 1:
@@ -196,7 +199,8 @@ class Runner:
         else:
             info: ClassInfo = serialization.loads(bytes.fromhex(facts["info"]))
             mode, name = facts["mode"], info.name
-            limits = limits_of(info.is_async, facts["max_concurrency"], info.groups)
+            limits = limits_of(info.is_async, facts["max_concurrency"], info.groups) | facts.get("resized", {})
+            own_loops = info.own_loops
         if mode == "async":
             loop = WatchedLoop(ActorSelector(self.engine.reactor))
             asyncio.set_event_loop(loop)
@@ -210,6 +214,8 @@ class Runner:
             start_thread=_start_thread,
             on_exit=self.leave,
             loop=loop,
+            own_loops=own_loops,
+            new_loop=new_loop,
             interrupt=self._interrupt,
             runs_tasks=facts is None,
         )
@@ -238,9 +244,11 @@ class Runner:
         executor.adopt_thread()
         self.engine.reactor.adopt(executor.loop)
         executor.loop.run_forever()
+        self.host.own_loops.stop()
         with contextlib.suppress(BaseException):
             executor.loop.run_until_complete(executor.finish_background(EXIT_GRACE))
             executor.loop.run_until_complete(executor.loop.shutdown_asyncgens())
+        self.host.own_loops.join()
 
     def _wait(self) -> None:
         """Called by the main executor when it has nothing to do: look for messages until it has."""
@@ -346,8 +354,9 @@ class Runner:
     def stats(self) -> dict[str, dict[str, int]]:
         return self.host.stats()
 
-    def resize(self, group: str, limit: int) -> None:
-        self.host.resize(group, limit)
+    def resize(self, limits: dict[str, int]) -> None:
+        self.host.resize(limits)
+        self.engine.head.tell("resized", limits=limits)
 
     def give_back_queue(self) -> None:
         """Let others run the tasks that wait here behind one that takes long."""

@@ -291,6 +291,12 @@ class Head:
             worker.init_failed = message["init_failed"]
             worker.no_restart = True
 
+    def _on_resized(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """An actor's limits were changed: the next process of it starts with these."""
+        worker = self._workers.get(client.process)
+        if worker is not None and worker.actor is not None:
+            worker.actor.request["facts"].setdefault("resized", {}).update(message["limits"])
+
     def _on_find(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         actor = self._registry.find((message["namespace"], message["name"]))
         if actor is None:
