@@ -109,9 +109,11 @@ def _say_hello(
         "hello",
         process=engine.process,
         resources=dict(resources),
-        namespace=engine.namespace,
-        sys_path=[os.getcwd() if entry == "" else entry for entry in sys.path],
-        settings=settings.dump(),
+        runtime={
+            "namespace": engine.namespace,
+            "sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path],
+            "settings": settings.dump(),
+        },
     )
     decided = engine.reactor.block(lambda: engine.head_started or engine.is_over, time.monotonic() + START_TIMEOUT)
     if engine.head_started:

@@ -109,6 +109,10 @@ class Reactor:
                 return ready()
         return True
 
+    def held(self) -> threading.Lock:
+        """While this is held as a context, nothing is dispatched: a process is being set up."""
+        return self._lead
+
     def poll(self) -> bool:
         """One round without waiting, unless another thread leads; True if anything had come."""
         if not self._lead.acquire(blocking=False):

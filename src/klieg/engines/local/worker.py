@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ from klieg.engines.local import wire
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.failpoints import ARMED, PLAN, failpoint
 from klieg.engines.local.functions import KEY_SIZE, Imports
+from klieg.engines.local.head.zygote import set_title
 from klieg.engines.local.interrupts import InterruptTasks
 from klieg.engines.local.loops import ActorSelector
 from klieg.engines.local.output import show_warnings
@@ -444,22 +446,39 @@ def _flush_output() -> None:
             stream.flush()
 
 
-def main(config: dict[str, Any], head_socket: Any, callers: list[tuple[int, Any]]) -> NoReturn:
-    """What a forked process does for the rest of its life."""
+def main(head_socket: socket.socket) -> NoReturn:
+    """What a forked process does for the rest of its life: it waits to be told what it is, and is that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     reactor = Reactor()
-    engine = LocalEngine(config["process"], config["namespace"], head_socket, reactor)
-    engine.on_head_lost = _end_now
-    engine.on_failure = _fail_now
-    session.settings = Settings.load(config["settings"])
-    engines.use(engine)
-    show_warnings(config["title"])
-    runner = Runner(engine, config)
-    engine.runner = runner
-    session.worker_host = runner.host
-    for process, sock in callers:
-        engine.add_peer(process, sock)
+    config = _receive_assignment(head_socket)
+    with reactor.held():  # the messages behind the assignment are for the runner
+        set_title(config["title"])
+        runtime = config["runtime"]
+        sys.path[:] = runtime["sys_path"]
+        engine = LocalEngine(config["process"], runtime["namespace"], head_socket, reactor)
+        engine.on_head_lost = _end_now
+        engine.on_failure = _fail_now
+        session.settings = Settings.load(runtime["settings"])
+        engines.use(engine)
+        show_warnings(config["title"])
+        runner = Runner(engine, config)
+        engine.runner = runner
+        session.worker_host = runner.host
     runner.run()
+
+
+def _receive_assignment(head_socket: socket.socket) -> dict[str, Any]:
+    """The first message of the head, and not a byte of the next: that may carry descriptors."""
+    length, _, _ = wire.HEADER.unpack(_receive_exactly(head_socket, wire.HEADER.size))
+    config: dict[str, Any] = json.loads(_receive_exactly(head_socket, length - wire.BEHIND_LENGTH))
+    return config
+
+
+def _receive_exactly(sock: socket.socket, size: int) -> bytes:
+    data = sock.recv(size, socket.MSG_WAITALL)
+    if len(data) < size:
+        os._exit(0)  # the runtime has ended before this process was needed
+    return data
 
 
 def _fail_now(text: str) -> NoReturn:

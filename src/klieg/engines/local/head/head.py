@@ -48,6 +48,9 @@ UNDEAD: Final = (
     "own (`os.closerange`), or used up its limit on open files (RLIMIT_NOFILE)?"
 )
 
+SPARES: Final = 1
+"""Processes kept ready. One hides the fork from whoever starts actors one after another; each costs about a MiB."""
+
 logger = logging.getLogger("klieg")
 
 SHUT_DOWN: Final = "the runtime was shut down"
@@ -75,6 +78,16 @@ class Worker:
     no_restart: bool = False
     met: set[int] = dataclasses.field(default_factory=set)
     """Processes that have a connection to it for tasks."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Spare:
+    """A process that was forked and has not been told yet what it is."""
+
+    pid: int
+    sock: socket.socket
+    worker: Worker | None = None
+    """What it became."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -122,11 +135,13 @@ class Head:
     def __init__(self, driver: socket.socket) -> None:
         self.reactor = Reactor(monitored=False)
         self.done = False
-        self._settings: Message = {}
+        self._runtime: Message = {}
+        """What every worker is told of the runtime."""
         self._registry = Registry()
         self._scheduler: Scheduler[ActorRecord | Lease] = Scheduler({})
         self._clients: dict[int, Client] = {}
         self._workers: dict[int, Worker] = {}
+        self._spares: list[Spare] = []
         self._idle: dict[int, list[Worker]] = {}
         """Task workers without a lease, by width; the last one used is the warmest."""
         self._leases: dict[tuple[int, int], Lease] = {}
@@ -160,10 +175,11 @@ class Head:
     # Life of the runtime
 
     def _on_hello(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        self._settings = message
+        self._runtime = message["runtime"]
         self._scheduler = Scheduler(message["resources"])
         client.process = message["process"]
         self._clients[client.process] = client
+        self.reactor.call_at(time.monotonic(), self._refill)
 
     def client_lost(self, client: Client) -> None:
         self._clients.pop(client.process, None)
@@ -178,11 +194,12 @@ class Head:
             self._end(worker, f"its connection to the head broke: {broken}" if broken else "")
 
     def _end_workers(self) -> None:
-        for worker in self._workers.values():
-            end_group(worker.pid)
-        for worker in self._workers.values():
+        pids = [*(worker.pid for worker in self._workers.values()), *(spare.pid for spare in self._spares)]
+        for pid in pids:
+            end_group(pid)
+        for pid in pids:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(worker.pid, 0)
+                os.waitpid(pid, 0)
 
     # Actors
 
@@ -207,7 +224,7 @@ class Head:
     def _place(self, actor: ActorRecord) -> None:
         """Give the actor, whose resources are taken, a process, and that process the connections that wait for it."""
         waiting, actor.waiting = actor.waiting, []
-        worker = self._fork(actor.process, actor.request["title"], actor, 1, [(p, s) for p, s, _ in waiting])
+        worker = self._employ(actor.process, actor.request["title"], actor, 1, [(p, s) for p, s, _ in waiting])
         if isinstance(worker, str):
             for granted in self._scheduler.release(actor.demand):
                 self._granted(granted)
@@ -334,7 +351,7 @@ class Head:
                 self._introduce(worker.process, lessee, theirs)
         else:
             ours, theirs = socket_pair()
-            worker = self._fork(new_process_number(), "task", None, lease.width, [(lessee, theirs)])
+            worker = self._employ(new_process_number(), "task", None, lease.width, [(lessee, theirs)])
             theirs.close()
         if isinstance(worker, str):
             if ours is not None:
@@ -410,30 +427,55 @@ class Head:
 
     # Birth and death
 
-    def _fork(
+    def _employ(
         self, process: int, title: str, actor: ActorRecord | None, width: int, callers: list[tuple[int, socket.socket]]
     ) -> Worker | str:
-        """A new worker, or why there is none."""
-        ours, theirs = socket_pair()
-        config = {
-            **self._settings,
-            "process": process,
-            "title": title,
-            "width": width,
-            "actor": actor.request["facts"] if actor is not None else None,
-            "holds_resources": actor is None or bool(actor.demand),
-        }
+        """A new worker, told what it is and who will call it; or why there is none."""
         try:
-            pid = fork(config, theirs, callers)
+            spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
-            ours.close()
-            theirs.close()
             return f"no worker process could be started: {error.strerror} (limits on processes or memory?)"
-        theirs.close()
-        worker = self._workers[process] = Worker(process, pid, actor, {}, width)
-        self._clients[process] = Client(self, process, ours)
-        Watched(self.reactor, pid, lambda exit: self._worker_died(worker, exit))
+        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, actor, {}, width)
+        client = self._clients[process] = Client(self, process, spare.sock)
+        client.tell(
+            "assign",
+            runtime=self._runtime,
+            process=process,
+            title=title,
+            width=width,
+            actor=actor.request["facts"] if actor is not None else None,
+            holds_resources=actor is None or bool(actor.demand),
+        )
+        for caller, sock in callers:
+            self._introduce(process, caller, sock)
+        self.reactor.call_at(time.monotonic(), self._refill)
         return worker
+
+    def _start_spare(self) -> Spare:
+        ours, theirs = socket_pair()
+        try:
+            pid = fork(theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        spare = Spare(pid, ours)
+        Watched(self.reactor, pid, lambda exit: self._process_died(spare, exit))
+        return spare
+
+    def _refill(self) -> None:
+        """Have processes ready before they are asked for: to fork one costs more than all else of an actor's start."""
+        with contextlib.suppress(OSError):  # the machine refuses: whoever needs one is told
+            while len(self._spares) < SPARES and not self.done:
+                self._spares.append(self._start_spare())
+
+    def _process_died(self, spare: Spare, exit: Exit) -> None:
+        if spare.worker is not None:
+            self._worker_died(spare.worker, exit)
+        elif spare in self._spares:
+            self._spares.remove(spare)
+            spare.sock.close()
 
     def _worker_died(self, worker: Worker, exit: Exit) -> None:
         del self._workers[worker.process]

@@ -24,40 +24,44 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _turns = itertools.count(1)
 
 
-def fork(config: dict[str, Any], head_end: socket.socket, callers: list[tuple[int, socket.socket]]) -> int:
-    """Start a worker; returns its process id here, and never in the child. Raises OSError where the machine refuses."""
+def fork(head_end: socket.socket) -> int:
+    """Start a worker that will be told by its end of a socket what to be.
+
+    Returns its process id here, and never in the child. Raises OSError where the machine refuses.
+    """
     failpoint("head.before_fork")
     gc.freeze()  # the collector must not touch, and so copy, the pages that parent and child share
     parent, turn = os.getpid(), next(_turns)
     pid = os.fork()
     if not pid:
         PLAN.begin(turn)
-        _run_child(config, parent, head_end, callers)
+        _run_child(parent, head_end)
     failpoint("head.after_fork")
     return pid
 
 
-def _run_child(
-    config: dict[str, Any], parent: int, head_end: socket.socket, callers: list[tuple[int, socket.socket]]
-) -> NoReturn:
+def _run_child(parent: int, head_end: socket.socket) -> NoReturn:
     code = 1
     try:
         os.setsid()  # its own group: Ctrl-C at the terminal is the driver's, and children of users can be ended with it
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-        _libc.prctl(_PR_SET_NAME, f"klieg:{config['title']}"[:15].encode())
-        _close_all_but({0, 1, 2, head_end.fileno(), *(sock.fileno() for _, sock in callers)})
+        _close_all_but({0, 1, 2, head_end.fileno()})
         failpoint("worker.before_hello")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        sys.path[:] = config["sys_path"]
         from klieg.engines.local import worker  # imported already: the head is warm
 
-        worker.main(config, head_end, callers)
+        worker.main(head_end)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
+
+
+def set_title(title: str) -> None:
+    """Name this process, as `ps` and `top` show it."""
+    _libc.prctl(_PR_SET_NAME, f"klieg:{title}"[:15].encode())
 
 
 def _close_all_but(keep: set[int]) -> None:
