@@ -77,6 +77,8 @@ class Link:
         """Queue a frame with descriptors; they are duplicated into the message and closed here."""
         self._out.append((frame, fds))
         self.flush()
+        if self.closed:  # nothing is written any more: the descriptors are ours to close
+            self._drop_queue()
 
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it; the rest follows when it can."""

@@ -451,6 +451,7 @@ def main(head_socket: socket.socket) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     reactor = Reactor()
     config = _receive_assignment(head_socket)
+    failpoint("worker.before_hello")
     with reactor.held():  # the messages behind the assignment are for the runner
         set_title(config["title"])
         runtime = config["runtime"]

@@ -48,7 +48,6 @@ def _run_child(parent: int, head_end: socket.socket) -> NoReturn:
         if os.getppid() != parent:
             os._exit(1)
         _close_all_but({0, 1, 2, head_end.fileno()})
-        failpoint("worker.before_hello")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         from klieg.engines.local import worker  # imported already: the head is warm
 
