@@ -34,11 +34,11 @@ from klieg.engines.local import wire
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.failpoints import ARMED, PLAN, failpoint
 from klieg.engines.local.functions import KEY_SIZE, Imports
-from klieg.engines.local.head.zygote import set_title
 from klieg.engines.local.interrupts import InterruptTasks
 from klieg.engines.local.loops import ActorSelector
 from klieg.engines.local.output import show_warnings
 from klieg.engines.local.peer import SPECS_KEPT, Peer
+from klieg.engines.local.process import set_title
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken

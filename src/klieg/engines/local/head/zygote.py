@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import gc
 import itertools
 import os
@@ -15,11 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from klieg.engines.local.failpoints import PLAN, failpoint
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from klieg.engines.local.process import die_with
 
 _turns = itertools.count(1)
 
@@ -44,9 +38,7 @@ def _run_child(parent: int, head_end: socket.socket) -> NoReturn:
     code = 1
     try:
         os.setsid()  # its own group: Ctrl-C at the terminal is the driver's, and children of users can be ended with it
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        die_with(parent)
         _close_all_but({0, 1, 2, head_end.fileno()})
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         from klieg.engines.local import worker  # imported already: the head is warm
@@ -56,11 +48,6 @@ def _run_child(parent: int, head_end: socket.socket) -> NoReturn:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
-
-
-def set_title(title: str) -> None:
-    """Name this process, as `ps` and `top` show it."""
-    _libc.prctl(_PR_SET_NAME, f"klieg:{title}"[:15].encode())
 
 
 def _close_all_but(keep: set[int]) -> None:
