@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from queue import SimpleQueue
+from types import CoroutineType
 from typing import Any, Final
 
 from klieg.concurrency.call import CURRENT, Call, Finished, State
@@ -293,7 +294,7 @@ class LoopExecutor:
             if call.spec.num_returns in STREAMS:
                 await self._stream(call, value)
                 value = None
-            elif inspect.iscoroutine(value):
+            elif type(value) is CoroutineType:
                 value = await value
         except BaseException as error:
             fail(call, error)

@@ -78,7 +78,7 @@ class InlineCall(Call):
 
     def succeed(self, value: Any) -> None:
         try:
-            payloads = split_returns(value, self.spec, serialization.dumps)
+            payloads = split_returns(value, self.spec)
         except BaseException as error:
             self.fail(error)
             return

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from klieg.engines.failures import NOTHING
+from klieg.engines.serialization import KeepBuffer, copy_buffer, dumps
 from klieg.engines.unpicklable import explain_value
 from klieg.outcome import Serialized
 from klieg.task import STREAMS, TaskSpec
 
 
-def split_returns(value: Any, spec: TaskSpec, dumps: Callable[[Any], Serialized]) -> list[Serialized]:
+def split_returns(value: Any, spec: TaskSpec, keep: KeepBuffer = copy_buffer) -> list[Serialized]:
     """One payload for each ref of the call.
 
     Raises ValueError or TypeError where the value does not fit `num_returns`, and TypeError where it cannot be pickled.
     """
     count = spec.num_returns
     if count == 1:
-        return [_dumps_one(value, spec, dumps)]
+        return [_dumps_one(value, spec, keep)]
     if count == 0 or count in STREAMS:
         return [NOTHING]
     assert isinstance(count, int)
@@ -33,12 +33,12 @@ def split_returns(value: Any, spec: TaskSpec, dumps: Callable[[Any], Serialized]
         ) from None
     if len(values) != count:
         raise ValueError(f"Task returned {len(values)} objects, but num_returns={count}.")
-    return [_dumps_one(item, spec, dumps) for item in values]
+    return [_dumps_one(item, spec, keep) for item in values]
 
 
-def _dumps_one(value: Any, spec: TaskSpec, dumps: Callable[[Any], Serialized]) -> Serialized:
+def _dumps_one(value: Any, spec: TaskSpec, keep: KeepBuffer) -> Serialized:
     try:
-        return dumps(value)
+        return dumps(value, keep)
     except Exception as error:
         if inspect.isgenerator(value) or inspect.isasyncgen(value):
             raise TypeError(

@@ -22,7 +22,7 @@ READ_SIZE: Final = 1 << 16
 BIG_READ: Final = 1 << 20
 """The same while a large frame is coming in."""
 
-WRITE_AT: Final = 1 << 14
+WRITE_AT: Final = 1 << 12
 """Bytes that may wait in a burst before they are written, so that the other side starts while we go on."""
 
 _ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)

@@ -30,21 +30,29 @@ class LeadingLoop:
         self._loop = weakref.ref(loop)
         self._patience = Patience()
         self._until = 0.0
+        self._expecting = False
+        """True if somebody has begun to wait since the last look."""
         self._looking = False
+        self._detached = False
         loop.add_reader(reactor.fileno(), self._wake)
 
     def expect(self, loop: asyncio.AbstractEventLoop) -> None:
         """A coroutine of the loop is about to sleep until a result is there. Called on the loop's thread."""
         if self._reactor.dirty:
             self._reactor.flush()
-        self._until = time.monotonic() + self._patience.seconds
+        self._expecting = True
         if not self._looking:
             self._looking = True
             loop.call_soon(self._look)
 
     def _look(self) -> None:
         """One look between two steps of the loop, and the next one soon, as long as it may pay."""
+        if self._detached:
+            return
         now = time.monotonic()
+        if self._expecting:
+            self._expecting = False
+            self._until = now + self._patience.seconds
         if self._reactor.poll():
             self._until = now + self._patience.paid()
         elif now >= self._until:
@@ -58,13 +66,20 @@ class LeadingLoop:
             loop.call_soon(self._look)
 
     def _wake(self) -> None:
+        if self._detached:
+            return
         self._patience.wake(time.monotonic())
         self._reactor.poll()
 
     def detach(self) -> None:
         """Take no more results in; from any thread."""
+        self._detached = True
         loop = self._loop()
-        if loop is not None and not loop.is_closed():
+        if loop is None or loop.is_closed():
+            return
+        if asyncio._get_running_loop() is loop:  # now, before another file can have the descriptor's number
+            loop.remove_reader(self._reactor.fileno())
+        else:
             loop.call_soon_threadsafe(loop.remove_reader, self._reactor.fileno())
 
 

@@ -61,6 +61,8 @@ class Reactor:
         self._rounds = 0
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LeadingLoop | ActorLoop]
         self._loops = weakref.WeakKeyDictionary()
+        self._latest: tuple[Callable[[], Any], LeadingLoop | ActorLoop] = (_no_loop, ActorLoop())
+        """The loop that has expected something last, and what stands for it."""
         self.step_thread = 0
         """The thread that writes what is queued at each of its steps: the one of an actor's own loop."""
         self._timers = Timers()
@@ -153,15 +155,16 @@ class Reactor:
 
     def expect(self, loop: asyncio.AbstractEventLoop) -> None:
         """A coroutine on this running loop is about to sleep until a result is there: let the loop lead."""
-        try:
-            leading = self._loops[loop]
-        except KeyError:
-            leading = self._loops[loop] = LeadingLoop(self, loop)
-        leading.expect(loop)
+        latest = self._latest
+        if latest[0]() is not loop:  # a program has one loop, nearly always: the table costs more than this
+            leading = self._loops.get(loop) or self._loops.setdefault(loop, LeadingLoop(self, loop))
+            latest = self._latest = weakref.ref(loop), leading
+        latest[1].expect(loop)
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop, whose selector is an `ActorSelector`, runs on this thread from now on."""
-        self._loops[loop] = ActorLoop()
+        self._loops[loop] = leading = ActorLoop()
+        self._latest = weakref.ref(loop), leading
         self.step_thread = threading.get_ident()
 
     def detach_loops(self) -> None:
@@ -324,6 +327,10 @@ class Reactor:
 
     def run_timers(self) -> None:
         self._timers.run()
+
+
+def _no_loop() -> None:
+    return None
 
 
 def _never() -> bool:

@@ -89,7 +89,7 @@ class WireCall(Call):
         if ARMED:
             failpoint("worker.call_done")
         try:
-            payloads = split_returns(value, self.spec, self._dumps)
+            payloads = split_returns(value, self.spec, self.runner.engine.store.keep)
         except BaseException as error:
             self.fail(error)
             return
@@ -99,9 +99,6 @@ class WireCall(Call):
         if ARMED:
             self.peer.link.flush()
             failpoint("worker.result_sent")
-
-    def _dumps(self, value: Any) -> Serialized:
-        return serialization.dumps(value, self.runner.engine.store.keep)
 
     def fail(self, error: BaseException) -> None:
         self.peer.send_error(self.id, failures.dumps(error, self.spec.name), self.off_loop or self.runner.answer_now())
@@ -124,7 +121,7 @@ class WireCall(Call):
 
     def _emit(self, index: int, item: Any) -> None:
         try:
-            payload = self._dumps(item)
+            payload = serialization.dumps(item, self.runner.engine.store.keep)
         except Exception as error:
             raise explain_value(error, f"item {index} of {self.spec.name}()", item) from error
         self.peer.send_item(self.id, index, payload)
