@@ -73,3 +73,11 @@ def load(seconds: float, pid: int) -> float:
     before = cpu_seconds(pid)
     time.sleep(seconds)  # what is measured is an amount per time
     return (cpu_seconds(pid) - before) / seconds
+
+
+def command(pid: int) -> str:
+    """The command line, for messages."""
+    try:
+        return f"{pid} ({state(pid)}): " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
+    except OSError:
+        return f"{pid}: gone"
