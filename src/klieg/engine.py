@@ -85,6 +85,9 @@ class Engine(Protocol):
     def token_of(self, number: int, info: ClassInfo) -> ActorToken:
         """The token of an actor whose handle was pickled by hand."""
 
+    def let_go(self) -> None:
+        """This process is a fork of the engine's: close what was inherited, and harm nothing of the parent's."""
+
     def shutdown(self) -> None:
         """End everything; whoever waits gets RuntimeShutdownError."""
 

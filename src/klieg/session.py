@@ -76,10 +76,15 @@ class ForkedEngine:
     def shutdown(self) -> None:
         """The runtime is the parent's; a child that exits must not end it."""
 
+    def let_go(self) -> None:
+        """A fork of a fork holds nothing either."""
+
 
 def _forked() -> None:
-    if engine.current_or_none() is not None:
+    running = engine.current_or_none()
+    if running is not None:
         engine.use(ForkedEngine())
+        running.let_go()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -437,6 +437,9 @@ class InlineEngine:
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         return self.scheduler.total(), self.scheduler.free()
 
+    def let_go(self) -> None:
+        """Its threads are the parent's; there is nothing else."""
+
     def shutdown(self) -> None:
         with self.lock:
             if self._closed:

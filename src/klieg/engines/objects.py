@@ -40,8 +40,10 @@ class ObjectFuture:
         self.call = None
         if outcome.is_error:
             outcome.unread = True  # type: ignore[union-attr]  # it is an Error; asking its class costs more
-            ERRORS.seen += 1
-        self.outcome = outcome
+            self.outcome = outcome
+            ERRORS.seen += 1  # behind it: whoever sees the number must see the error, too
+        else:
+            self.outcome = outcome
         if self._callbacks is not None:
             self._run_callbacks()
 
@@ -140,10 +142,14 @@ class AllDone:
         return index == count or self._one_failed()
 
     def _one_failed(self) -> bool:
-        if self._errors == ERRORS.seen:
+        # Both the waiting thread and the one that leads ask; what was true for one must be so for the other.
+        seen = ERRORS.seen
+        if self._errors == seen:
             return False
-        self._errors = ERRORS.seen
-        return any(f.outcome is not None and f.outcome.is_error for f in self._futures)
+        if any(f.outcome is not None and f.outcome.is_error for f in self._futures):
+            return True
+        self._errors = seen
+        return False
 
 
 class Enough:

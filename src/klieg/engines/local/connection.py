@@ -210,6 +210,11 @@ class Link:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
                 self.fds.extend(fds)
 
+    def let_go(self) -> None:
+        """Close this process's copy of the descriptor and tell nobody: in a fork."""
+        self.closed = True
+        self._sock.close()
+
     def close(self, why: str = "closed here") -> None:
         if self.closed:
             return

@@ -37,7 +37,10 @@ class DriverEngine(LocalEngine):
 
     def shutdown(self) -> None:
         super().shutdown()
+        self._end_head()
         self._ctrl_c.remove()
+
+    def _end_head(self) -> None:
         if not self.head_warm:
             self._head_process.kill()
         try:
@@ -61,7 +64,11 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
     finally:
         theirs.close()
     engine = DriverEngine(process, namespace, ours, head)
-    _say_hello(engine, head, resources, settings)
+    try:
+        _say_hello(engine, head, resources, settings)
+    except BaseException:  # Ctrl-C, perhaps: nobody has the engine yet, so nobody else could end it
+        engine.shutdown()
+        raise
     return engine
 
 
@@ -119,7 +126,6 @@ def _say_hello(
     if engine.head_started:
         return
     why = f"did not start within {START_TIMEOUT:.0f} s" if not decided else _how_it_ended(head)
-    engine.shutdown()
     raise RuntimeError(f"klieg's head process {why}; anything it printed is above. Nothing was left running.")
 
 

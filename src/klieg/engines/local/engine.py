@@ -310,6 +310,10 @@ class LocalEngine:
             raise failures.loads(answer.outcome.payload)
         return serialization.loads(answer.outcome.payload)
 
+    def let_go(self) -> None:
+        """Were its descriptors left open here, nobody would see the end of the parent's connections when it dies."""
+        self.reactor.let_go()
+
     def shutdown(self) -> None:
         """End everything; the driver's alone. Workers end when the head does."""
         with self._lock:

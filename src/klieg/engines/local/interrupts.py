@@ -77,23 +77,34 @@ class CtrlC:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
+        self._postponed = False
+        self._over = False
         self._installed: Callable[..., Any] | None = None
-        if threading.current_thread() is threading.main_thread() and (
-            signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
+        if threading.current_thread() is threading.main_thread() and _may_be_replaced(signal.getsignal(signal.SIGINT)):
             self._installed = self._on_signal
             signal.signal(signal.SIGINT, self._installed)
 
     def remove(self) -> None:
+        """The runtime is over: from now on Ctrl-C is Python's again, and one that came meanwhile is delivered."""
+        self._over = True
         if self._installed is not None and threading.current_thread() is threading.main_thread():
             if signal.getsignal(signal.SIGINT) == self._installed:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             self._installed = None
+        if self._postponed:
+            self._again()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if may_interrupt(frame):
+        if self._over or may_interrupt(frame):
+            self._postponed = False
             raise KeyboardInterrupt
+        self._postponed = True
         self._reactor.call_at(time.monotonic() + RETRY_AFTER, self._again)
 
     def _again(self) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def _may_be_replaced(handler: Any) -> bool:
+    """Python's own, or one of ours that a shutdown in another thread, which may not touch it, has left."""
+    return handler is signal.default_int_handler or isinstance(getattr(handler, "__self__", None), CtrlC)

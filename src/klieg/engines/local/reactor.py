@@ -46,6 +46,9 @@ class Handler(Protocol):
     def on_events(self, mask: int) -> None:
         """The descriptor is ready. Never blocks, never raises."""
 
+    def let_go(self) -> None:
+        """Close the descriptor in this process, a fork, and do nothing else."""
+
 
 class Reactor:
     def __init__(self, monitored: bool = True) -> None:
@@ -182,9 +185,32 @@ class Reactor:
         if self._monitor is not None and self._monitor is not threading.current_thread():
             self._monitor.join()
         self.detach_loops()
+        self._drive_out()
         self._epoll.close()
         os.close(self._bell)
         os.close(self._alarm)
+
+    def _drive_out(self) -> None:
+        """Wake whoever leads, until nobody does: a thread that sleeps on closed descriptors would sleep for ever.
+
+        What they wait for has failed by now. Not without end, since the one who leads may be this very thread, in a
+        signal handler that shuts down."""
+        for _ in range(100):
+            if self._lead.acquire(timeout=0.01):
+                self._lead.release()
+                return
+            self.ring()
+
+    def let_go(self) -> None:
+        """In a fork: close every descriptor. The epoll set itself is the parent's, too: nothing is taken out of it."""
+        handlers, self._handlers = self._handlers, {}
+        for handler in handlers.values():
+            if handler is not self:
+                handler.let_go()
+        self._epoll.close()
+        os.close(self._bell)
+        os.close(self._alarm)
+        self._bell = self._alarm = -1  # finalizers ring on, and the numbers may soon be others'
 
     # Leading and following
 

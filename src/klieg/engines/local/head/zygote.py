@@ -93,6 +93,9 @@ class Watched:
         _, status = os.waitpid(self.pid, 0)
         self._on_exit(Exit(status))
 
+    def let_go(self) -> None:
+        """The head's forks close what they do not need themselves."""
+
 
 def end_group(pid: int) -> None:
     """Kill the process and everything it has started in its own group."""
