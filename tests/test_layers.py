@@ -20,9 +20,9 @@ import klieg
 SOURCES = Path(__file__).parent.parent / "src"
 
 LAYERS = [
-    ("values", ["_version", "exceptions", "ids", "options", "outcome", "task"]),
+    ("values", ["_version", "exceptions", "ids", "options", "outcome", "placement", "task"]),
     ("concurrency", ["concurrency"]),
-    ("the plug", ["engine", "environment", "session", "settings"]),
+    ("the plug", ["engine", "environment", "machine", "session", "settings"]),
     ("what engines share", ["engines"]),
     ("engines", ["engines.inline", "engines.local", "engines.ray"]),
     ("public API", [""]),
@@ -44,6 +44,7 @@ INPUT_AND_OUTPUT = {"ctypes", "fcntl", "mmap", "multiprocessing", "os", "select"
 
 PURE = {
     "klieg.concurrency.groups": {"threading", "asyncio", "time"},
+    "klieg.engines.pool": {"threading", "asyncio", "time"},
     "klieg.engines.scheduler": {"threading", "asyncio", "time"},
     "klieg.engines.local.wire": {"threading", "asyncio", "time"},
     "klieg.engines.local.head.registry": {"threading", "asyncio", "time"},

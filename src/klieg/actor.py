@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -145,7 +146,10 @@ def _create(
     actor_class._signature.check(args, kwargs)
     running = session.running_engine()
     info = describe(actor_class._cls, given) if given is not actor_class._given else actor_class._info
-    spec = ActorSpec(actor_class._cls, info, ActorOptions.of(given))
+    chosen = ActorOptions.of(given)
+    if session.capturing and chosen.placement.inherits and (place := session.captured_place()) is not None:
+        chosen = dataclasses.replace(chosen, placement=chosen.placement.within(place))
+    spec = ActorSpec(actor_class._cls, info, chosen)
     if spec.options.get_if_exists:
         found = find_handle(spec.options.name or "", spec.options.namespace)
         if found is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from klieg import engine as engines
-from klieg import environment, session
+from klieg import environment, machine, session
 from klieg._version import __version__, commit
 from klieg.actor import ActorClass, ActorHandle, find_handle
 from klieg.concurrency.executors import LOOP_THREADS
@@ -144,7 +144,7 @@ def init(
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
     if ignore_reinit_error and is_initialized():
         return Context(_facts())
-    total = session.default_resources()
+    total = machine.resources()
     if num_cpus is not None:
         total["CPU"] = _amount("num_cpus", num_cpus)
     if num_gpus is not None:
@@ -466,6 +466,16 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
             f"Failed to look up actor with name {name!r}: there is no living actor of that name in this namespace."
         )
     return found
+
+
+def get_gpu_ids() -> list[int] | list[str]:
+    """The GPUs that belong to the current task or actor: their numbers, or names where CUDA_VISIBLE_DEVICES has names.
+
+    [] in the driver, and for who has not asked for any.
+    """
+    session.running_engine()
+    names = session.current_gpus()
+    return [int(name) for name in names] if all(name.isdigit() for name in names) else names
 
 
 def nodes() -> list[dict[str, Any]]:

@@ -85,6 +85,20 @@ class Engine(Protocol):
     def token_of(self, number: int, info: ClassInfo) -> ActorToken:
         """The token of an actor whose handle was pickled by hand."""
 
+    def create_placement_group(self, group: int, facts: Mapping[str, Any]) -> str:
+        """Reserve bundles under a new number; why they can never be placed, "" if they can.
+
+        Raises SystemError_ if the name is taken. Facts: name, bundles, strategy, detached."""
+
+    def placement_group_ready(self, group: int, value: Any) -> ObjectFuture:
+        """A future that has the value once the group is placed."""
+
+    def remove_placement_group(self, group: int) -> None:
+        """Give the bundles back and end what runs in them."""
+
+    def placement_groups(self) -> list[dict[str, Any]]:
+        """The facts of every group: group, name, bundles, strategy, state, impossible."""
+
     def let_go(self) -> None:
         """This process is a fork of the engine's: close what was inherited, and harm nothing of the parent's."""
 

@@ -7,8 +7,11 @@ Ray's: an unknown key is a ValueError that lists the valid ones, a wrong type a 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
+
+from klieg.placement import ANYWHERE, Placement
 
 DEFAULT_ASYNC_CONCURRENCY: Final = 1000
 """Calls an async actor runs at once if not told otherwise (the page, "Setting concurrency in Async Actors")."""
@@ -33,11 +36,23 @@ def _count(minimum: int, special: str = "") -> Rule:
     return Rule((int,), lambda v: v >= minimum, f"only accepts {special}an integer of at least {minimum}")
 
 
-_NUMBER: Final = Rule((int, float), lambda v: v >= 0, "only accepts a number of at least 0")
+_NUMBER: Final = Rule(
+    (int, float), lambda v: v >= 0 and _is_counted(v), "only accepts a number of at least 0, in steps of 0.0001"
+)
+_GPUS: Final = Rule(
+    (int, float),
+    lambda v: v >= 0 and _is_counted(v) and (v <= 1 or v == int(v)),
+    "only accepts a number of at least 0, in steps of 0.0001, and a whole one above 1",
+)
 _ANY: Final = Rule((object,))
 _TEXT: Final = Rule((str,), lambda v: bool(v), "only accepts a non-empty string")
 _SECONDS: Final = Rule((int, float), lambda v: v > 0, "only accepts a number of seconds greater than 0")
 _POSITIVE: Final = Rule((int,), lambda v: v >= 1, "only accepts an integer of at least 1")
+
+
+def _is_counted(amount: float) -> bool:
+    """True if the scheduler, which counts in ten-thousandths, can count it."""
+    return math.isfinite(amount) and abs(amount * 10_000 - round(amount * 10_000)) < 1e-4
 
 
 def _streaming_or_count(value: Any) -> bool:
@@ -45,7 +60,9 @@ def _streaming_or_count(value: Any) -> bool:
 
 
 def _resources_without_cpu(value: Any) -> bool:
-    return not {"CPU", "GPU"} & set(value) and all(isinstance(v, int | float) and v >= 0 for v in value.values())
+    return not {"CPU", "GPU"} & set(value) and all(
+        isinstance(v, int | float) and v >= 0 and _is_counted(v) for v in value.values()
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,12 +111,12 @@ _CALL_RULES: Final[Mapping[str, Rule]] = {
 
 _PLACEMENT_RULES: Final[Mapping[str, Rule]] = {
     "num_cpus": _NUMBER,
-    "num_gpus": _NUMBER,
+    "num_gpus": _GPUS,
     "memory": _NUMBER,
     "resources": Rule(
         (dict,),
         _resources_without_cpu,
-        "must hold custom resources as numbers; use num_cpus and num_gpus for CPU and GPU",
+        "must hold numbers of at least 0, in steps of 0.0001; use num_cpus and num_gpus for CPU and GPU",
     ),
     "accelerator_type": _TEXT,
     "runtime_env": Rule((dict,)),
@@ -212,25 +229,11 @@ class ActorOptions:
     namespace: str | None = None
     get_if_exists: bool = False
     lifetime: Literal["detached", "non_detached"] | None = None
-    num_cpus: float = 0
-    num_gpus: float = 0
-    resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    placement: Placement = ANYWHERE
     runtime_env: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, checked: Mapping[str, Any]) -> ActorOptions:
         """From options that have passed `check`; those without a field here have no effect on one machine."""
-        return cls(**{field.name: checked[field.name] for field in dataclasses.fields(cls) if field.name in checked})
-
-    def demand(self) -> dict[str, float]:
-        return _demand(self.num_cpus, self.num_gpus, self.resources)
-
-
-def task_demand(checked: Mapping[str, Any]) -> dict[str, float]:
-    """The resources that one running task holds: one CPU unless told otherwise."""
-    return _demand(checked.get("num_cpus", 1), checked.get("num_gpus", 0), checked.get("resources", {}))
-
-
-def _demand(num_cpus: float, num_gpus: float, resources: Mapping[str, float]) -> dict[str, float]:
-    demand = {"CPU": num_cpus, "GPU": num_gpus, **resources}
-    return {key: amount for key, amount in demand.items() if amount}
+        given = {field.name: checked[field.name] for field in dataclasses.fields(cls) if field.name in checked}
+        return cls(**given, placement=Placement.of(checked, cpus=0))

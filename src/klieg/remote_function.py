@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from klieg.engines.objects import ObjectFuture
 from klieg.exceptions import NeedsRayEngineError
 from klieg.object_ref import DynamicObjectRefGenerator, ObjectRef, ObjectRefGenerator
 from klieg.outcome import Serialized
+from klieg.placement import Placement
 from klieg.task import FunctionSpec, Signature, TaskSpec
 
 P = ParamSpec("P")
@@ -40,8 +42,21 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             TypeError: the arguments do not fit the function, or cannot be pickled.
         """
-        ref: ObjectRef[R] = submit(self._spec, None, args, kwargs)
+        ref: ObjectRef[R] = submit(self._spec_here() if session.capturing else self._spec, None, args, kwargs)
         return ref
+
+    def _spec_here(self) -> TaskSpec:
+        """The spec for a call made where a placement group captures what is called."""
+        place = session.captured_place()
+        function = self._spec.function
+        assert function is not None
+        if place is None or not function.placement.inherits:
+            return self._spec
+        known: dict[int, TaskSpec] = self.__dict__.setdefault("_captured", {})
+        if place[0] not in known:
+            captured = dataclasses.replace(function, placement=function.placement.within(place))
+            known[place[0]] = self._spec.replace(function=captured)
+        return known[place[0]]
 
     def options(self, **given: Any) -> RemoteFunction[P, R]:
         """The same function with other options, for the calls made through what this returns."""
@@ -119,10 +134,16 @@ def _refuse_async(function: Callable[..., Any], given: dict[str, Any]) -> None:
 def _spec_of(
     function: Callable[..., Any], given: dict[str, Any], signature: Signature, known: FunctionSpec | None = None
 ) -> TaskSpec:
+    placement = Placement.of(given, cpus=1)
     described = FunctionSpec(
-        function, function.__qualname__, options.task_demand(given), given.get("max_concurrency", 1)
+        function,
+        function.__qualname__,
+        placement,
+        given.get("max_concurrency", 1),
+        # A process keeps what it has taken of a GPU's memory until it ends, so by default it ends with the call.
+        given.get("max_calls", 1 if "GPU" in placement.demand else 0),
     )
-    if known is not None and (known.demand, known.max_concurrency) == (described.demand, described.max_concurrency):
+    if known is not None and known.runs_like(described):
         described = known  # one function, pickled once, however many sets of options it is called with
     is_generator = inspect.isgeneratorfunction(function)
     exceptions = given.get("retry_exceptions", False)

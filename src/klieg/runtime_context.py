@@ -48,12 +48,28 @@ class RuntimeContext:
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the current task or actor holds: resource name to amount; {} in the driver."""
-        if self._host is None:
-            return {}
-        if not self._host.runs_tasks:
-            return dict(self._host.demand)
-        function = self._call.spec.function if self._call is not None else None
-        return dict(function.demand) if function is not None else {}
+        placement = session.current_placement()
+        return {} if placement is None else dict(placement.demand)
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """The names of the GPUs that belong to the current task or actor, under "GPU"."""
+        return {"GPU": session.current_gpus()}
+
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        """Ray's older name of `get_accelerator_ids`."""
+        return self.get_accelerator_ids()
+
+    def get_placement_group_id(self) -> str | None:
+        """The id of the placement group that the current task or actor runs in; None if it runs in none."""
+        placement = session.current_placement()
+        if placement is None or placement.place is None:
+            return None
+        return ids.PlacementGroupID.from_int(placement.place[0]).hex()
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """True if what is called from here runs in the same placement group, unless it says otherwise."""
+        return session.captured_place() is not None
 
     # The actor
 
@@ -136,6 +152,12 @@ class RuntimeContext:
     @property
     def node_id(self) -> ids.NodeID:
         return ids.NODE_ID
+
+    @property
+    def current_placement_group_id(self) -> ids.PlacementGroupID:
+        """Nil where the code runs in none."""
+        found = self.get_placement_group_id()
+        return ids.PlacementGroupID.nil() if found is None else ids.PlacementGroupID.from_hex(found)
 
     @property
     def task_id(self) -> ids.TaskID | None:

@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from klieg import engine, environment
+from klieg import engine, environment, machine
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
 from klieg.exceptions import SystemError_
+from klieg.placement import Place, Placement
 from klieg.settings import DEFAULT, Settings
 
 _lock = threading.RLock()
@@ -101,12 +102,37 @@ def _auto_init() -> Engine:
         raise SystemError_("klieg is not initialized, and RAY_ENABLE_AUTO_CONNECT=0 forbids to do it on first use.")
     with _lock:
         running = engine.current_or_none()
-        return running if running is not None else start("local", default_resources(), None, Settings())
+        return running if running is not None else start("local", machine.resources(), None, Settings())
 
 
-def default_resources() -> dict[str, float]:
-    may_use = hasattr(os, "sched_getaffinity") and not environment.flag("USE_MULTIPROCESSING_CPU_COUNT", False)
-    return {"CPU": float(len(os.sched_getaffinity(0)) if may_use else os.cpu_count() or 1)}
+capturing = False
+"""True once something in this process runs in a placement group that captures what it calls."""
+
+
+def captured_place() -> Place | None:
+    """The placement group that calls made here run in unless they say otherwise; None if there is none."""
+    placement = current_placement()
+    return placement.place if placement is not None and placement.captures else None
+
+
+def current_placement() -> Placement | None:
+    """Where the current task or actor runs, and what it holds; None in the driver."""
+    call, host = CURRENT.get(), current_host()
+    if host is None:
+        return None
+    if not host.runs_tasks:
+        placement: Placement = host.placement
+        return placement
+    function = call.spec.function if call is not None else None
+    return None if function is None else function.placement
+
+
+def current_gpus() -> list[str]:
+    """The names of the GPUs that belong to the code that asks; none in the driver."""
+    call = CURRENT.get()
+    if call is not None:
+        return call.gpus
+    return list(worker_host.gpus) if worker_host is not None else []
 
 
 def current_host() -> Any:

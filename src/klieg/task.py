@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from klieg.options import DEFAULT_GROUP, ActorOptions
+from klieg.placement import ANYWHERE, Placement
 
 STREAMS: Final = ("streaming", "dynamic")
 """The values of `num_returns` with which the items of a generator travel one by one."""
@@ -108,10 +109,24 @@ class FunctionSpec:
 
     function: Callable[..., Any]
     name: str
-    demand: Mapping[str, float]
-    """Resources one running call of it holds."""
+    placement: Placement = ANYWHERE
+    """What one running call of it holds, and where."""
     max_concurrency: int = 1
     """Above 1 for async tasks: so many share one worker's loop."""
+    max_calls: int = 0
+    """How many calls of it a worker runs before it ends; 0: no limit."""
+
+    def runs_like(self, other: FunctionSpec) -> bool:
+        """True if a worker that fits one fits the other."""
+        return (self.placement, self.max_concurrency, self.max_calls) == (
+            other.placement,
+            other.max_concurrency,
+            other.max_calls,
+        )
+
+    @property
+    def demand(self) -> Mapping[str, float]:
+        return self.placement.demand
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -104,6 +104,11 @@ class Call:
             return DeadlineExceededError(f"The call {self.spec.name}() was still queued when its time was up.")
         return None
 
+    @property
+    def gpus(self) -> list[str]:
+        """The names of the GPUs that the call may use."""
+        return list(self.host.gpus)
+
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, opened; raises what unpickling them raises. Called once, where the call runs."""
         raise NotImplementedError

@@ -25,6 +25,7 @@ from klieg.concurrency.loops import WatchedLoop
 from klieg.concurrency.own_loops import OwnLoops
 from klieg.exceptions import ActorDiedError, AsyncioActorExit, WorkerCrashedError
 from klieg.options import DEFAULT_ASYNC_CONCURRENCY, DEFAULT_GROUP
+from klieg.placement import ANYWHERE
 from klieg.task import TaskSpec
 
 Mode = Literal["plain", "threaded", "async"]
@@ -89,8 +90,10 @@ class Host:
         """The actor's own token, for `current_actor`; None for tasks."""
         self.info: Any = None
         self.actor_name = ""
-        self.demand: Mapping[str, float] = {}
-        """What the actor holds as long as it lives."""
+        self.placement = ANYWHERE
+        """Where the actor lives, and what it holds as long as it does."""
+        self.gpus: list[str] = []
+        """The names of the GPUs that are the actor's, or the task worker's."""
         self.restarted = False
         self.interrupted: deque[Call] = deque()
         """Calls that were cancelled while they ran, for the watchdog to look after."""

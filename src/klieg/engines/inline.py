@@ -8,14 +8,16 @@ shared, module globals are too, and a call that never ends can be abandoned but 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from klieg import session
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
@@ -26,8 +28,9 @@ from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_e
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
+from klieg.engines.placement_groups import PlacementGroups, ready_outcome
 from klieg.engines.returns import split_returns
-from klieg.engines.scheduler import Scheduler, unmet
+from klieg.engines.scheduler import Grant, Scheduler
 from klieg.engines.serialization import Named
 from klieg.engines.timers import Timers
 from klieg.engines.unpicklable import explain_value
@@ -36,16 +39,22 @@ from klieg.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
     ActorHandleNotFoundError,
+    ActorPlacementGroupRemoved,
     ActorUnschedulableError,
     DeadlineExceededError,
+    KliegError,
     ObjectLostError,
     RuntimeShutdownError,
+    SystemError_,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
 from klieg.ids import id_maker, new_process_number
+from klieg.machine import gpu_names
 from klieg.outcome import UNREAD, Error, Value
+from klieg.placement import Placement
 from klieg.settings import Settings
-from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
+from klieg.task import ActorSpec, ClassInfo, TaskSpec
 
 STOP_GRACE = 1.0
 """Seconds that calls under way get to end at shutdown before their threads are abandoned."""
@@ -61,7 +70,7 @@ OUT_OF_SCOPE = "The actor is dead because all handles to it were dropped."
 class InlineCall(Call):
     """A call whose caller is in the same process."""
 
-    __slots__ = ("holds", "outgoing", "pending", "release")
+    __slots__ = ("grant", "outgoing", "pending", "release")
 
     def __init__(self, outgoing: OutgoingCall, engine: InlineEngine, target: Callable[..., Any] | None = None) -> None:
         super().__init__(outgoing.id, engine.process, outgoing.spec, target)
@@ -69,9 +78,13 @@ class InlineCall(Call):
         self.deadline = outgoing.deadline
         self.pending = engine.pending
         self.release: Callable[[], None] = _never
-        """Gives back the resources that a task holds."""
-        self.holds = False
-        """True while a task holds its resources."""
+        """Gives back the resources that a task holds, or no longer waits for them."""
+        self.grant: Grant | None = None
+        """The resources that a task holds."""
+
+    @property
+    def gpus(self) -> list[str]:
+        return super().gpus if self.grant is None else self.grant.gpus
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return serialization.loads_arguments(self.outgoing.payload, self.outgoing.values())
@@ -162,7 +175,11 @@ class InlineActor(Channel):
         self.host.token = ActorToken(number, self, None)
         self.host.info = info
         self.host.actor_name = options.name or ""
-        self.host.demand = options.demand()
+        self.host.placement = options.placement
+        self.grant: Grant | None = None
+        """The resources that the actor holds."""
+        self._constructor: InlineCall | None = None
+        session.capturing = session.capturing or options.placement.captures
         Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds())
         engine.start_thread(self._run_loop if self.host.loop else self._run_main, f"klieg {info.name}")
 
@@ -181,7 +198,19 @@ class InlineActor(Channel):
             error.unread = False
             inline.fail(failures.loads(error.payload))
         else:
-            self.host.construct(lambda: self.spec.cls, inline)
+            self._constructor = inline
+            self.engine.request(self.host.placement, self, caller=self.id)
+
+    def start(self, grant: Grant) -> None:
+        """The actor has its resources: its constructor may run, unless the actor is dead already."""
+        with self.engine.lock:
+            self.grant = grant
+            self.host.gpus = grant.gpus
+            is_dead = self.death is not None
+        if is_dead or self._constructor is None:
+            self.engine.give_back(self)
+        else:
+            self.host.construct(lambda: self.spec.cls, self._constructor)
 
     def _constructed(self, future: ObjectFuture) -> None:
         if isinstance(future.outcome, Error):
@@ -267,29 +296,33 @@ class InlineTasks(Channel):
         inline = InlineCall(call, engine, function.function)
         inline.host = self.host
         engine.pending[call.id] = inline
-        if not engine.scheduler.fits_ever(function.demand):
-            sentence = unmet(function.demand, engine.scheduler.total())
-            inline.fail(TaskUnschedulableError(f"The task {function.name} can never run: {sentence}"))
+        placement = function.placement
+        session.capturing = session.capturing or placement.captures
+        try:
+            engine.check(placement, f"The task {function.name}", TaskUnschedulableError, TaskPlacementGroupRemoved)
+        except KliegError as error:
+            inline.fail(error)
             return
-        inline.release = lambda: self._release(inline, function)
-        with engine.lock:
-            granted = engine.scheduler.request(function.demand, inline)
-        if granted:
-            self.start([inline])
+        inline.release = functools.partial(self._release, inline)
+        caller = call.parent.host if call.parent is not None else None
+        engine.request(placement, inline, caller, short=True)
 
-    def start(self, calls: Sequence[InlineCall]) -> None:
-        for call in calls:
-            call.holds = True
+    def start(self, call: InlineCall, grant: Grant) -> None:
+        """The task has its resources: it may run, unless it has ended meanwhile."""
+        with self.engine.lock:
+            call.grant = grant
+            has_ended = self.engine.pending.get(call.id) is not call
+        if has_ended:
+            self.engine.give_back(call)
+        else:
             self.host.deliver(call)
 
-    def _release(self, call: InlineCall, function: FunctionSpec) -> None:
+    def _release(self, call: InlineCall) -> None:
         with self.engine.lock:
-            if not call.holds:
-                self.engine.scheduler.withdraw(call)
+            if call.grant is None:
+                self.engine.withdraw(call)
                 return
-            call.holds = False
-            granted = self.engine.scheduler.release(function.demand)
-        self.start(granted)
+        self.engine.give_back(call)
 
 
 def _never() -> None:
@@ -306,7 +339,10 @@ class InlineEngine:
         self.process = new_process_number()
         self.namespace = namespace
         self.lock = threading.RLock()
-        self.scheduler: Scheduler[InlineCall] = Scheduler(resources)
+        gpus = gpu_names(resources.get("GPU", 0))
+        self._scheduler: Scheduler[InlineCall | InlineActor] = Scheduler(resources, gpus, time.monotonic)
+        self._groups = PlacementGroups(self, self._scheduler)
+        self._next_look: float | None = None
         self.pending: dict[int, InlineCall] = {}
         self.actors: dict[int, InlineActor] = {}
         self._names: dict[tuple[str, str], InlineActor] = {}
@@ -348,10 +384,8 @@ class InlineEngine:
         name = f"{spec.info.name}.__init__"
         payload, dependencies = serialization.dumps_arguments(args, kwargs, f"{name}()")
         number = self._next_id()
-        demand = spec.options.demand()
-        if not self.scheduler.fits_ever(demand):
-            sentence = unmet(demand, self.scheduler.total())
-            raise ActorUnschedulableError(f"The actor {spec.info.name} can never be placed: {sentence}")
+        what = f"The actor {spec.info.name}"
+        self.check(spec.options.placement, what, ActorUnschedulableError, ActorPlacementGroupRemoved)
         key = (spec.options.namespace or self.namespace, spec.options.name or "")
         with self.lock:
             if spec.options.name and key in self._names:
@@ -372,18 +406,17 @@ class InlineEngine:
         if ready():
             return True
         call = CURRENT.get()
-        if not isinstance(call, InlineCall) or call.host is not self.tasks.host or not call.holds:
+        if not isinstance(call, InlineCall) or call.grant is None:
             return block_by_callbacks(ready, futures, deadline)
-        assert call.spec.function is not None
-        demand = call.spec.function.demand
+        grant = call.grant
         with self.lock:
-            granted = self.scheduler.release(demand)
-        self.tasks.start(granted)
+            granted = self._scheduler.lend(grant)
+        self.settle(granted)
         try:
             return block_by_callbacks(ready, futures, deadline)
         finally:
             with self.lock:
-                self.scheduler.take(demand)
+                self._scheduler.reclaim(grant)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to do: whoever resolves a future wakes the loop."""
@@ -404,7 +437,7 @@ class InlineEngine:
         if inline is None:
             return
         children = list(inline.children) if recursive else []
-        if inline.holds or call.channel is not self.tasks:
+        if inline.grant is not None or call.channel is not self.tasks:
             inline.host.cancel(self.process, call.id, error)
         else:
             inline.fail(error)
@@ -435,7 +468,97 @@ class InlineEngine:
             return list(self._names)
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
-        return self.scheduler.total(), self.scheduler.free()
+        return self._scheduler.total(), self._scheduler.free()
+
+    def check(self, placement: Placement, what: str, never: type[KliegError], removed: type[KliegError]) -> None:
+        """Raise one of the two errors for what can never be placed."""
+        with self.lock:
+            reason = self._scheduler.why_never(placement.demand, placement.place)
+            is_gone = self._groups.is_gone(placement.place)
+        if reason:
+            raise (removed if is_gone else never)(f"{what} can never be placed: {reason}")
+
+    def request(
+        self, placement: Placement, who: InlineCall | InlineActor, caller: Hashable, short: bool = False
+    ) -> None:
+        """Start a task or an actor once its resources are there, perhaps at once."""
+        with self.lock:
+            grant = self._scheduler.request(placement.demand, who, placement.place, caller, short)
+        if grant is not None:
+            self._start(who, grant)
+
+    def _start(self, who: InlineCall | InlineActor, grant: Grant) -> None:
+        if isinstance(who, InlineCall):
+            self.tasks.start(who, grant)
+        else:
+            who.start(grant)
+
+    def withdraw(self, who: InlineCall | InlineActor) -> None:
+        with self.lock:
+            self._scheduler.withdraw(who)
+
+    def create_placement_group(self, group: int, facts: Mapping[str, Any]) -> str:
+        self._check_open()
+        with self.lock:
+            answer = self._groups.create(group, facts, None)
+        if "taken" in answer:
+            raise SystemError_(f"The name {facts['name']!r} is taken by another placement group.")
+        impossible: str = answer["impossible"]
+        return impossible
+
+    def placement_group_ready(self, group: int, value: Any) -> ObjectFuture:
+        self._check_open()
+        future = ObjectFuture(self._next_id())
+        payload = serialization.dumps(value)
+        with self.lock:
+            self._groups.when_ready(group, lambda answer: future.resolve(ready_outcome(answer, payload)))
+        return future
+
+    def remove_placement_group(self, group: int) -> None:
+        self._check_open()
+        with self.lock:
+            self._groups.remove(group)
+
+    def placement_groups(self) -> list[dict[str, Any]]:
+        self._check_open()
+        with self.lock:
+            return self._groups.table()
+
+    def fail_waiting(self, item: InlineCall | InlineActor, reason: str) -> None:
+        if isinstance(item, InlineActor):
+            item.die(f"The actor is dead because {reason}")
+        else:
+            item.fail(TaskPlacementGroupRemoved(f"The task {item.spec.name} cannot run: {reason}"))
+
+    def end_all_in(self, group: int, reason: str) -> None:
+        for actor in [a for a in self.actors.values() if a.host.placement.place and a.host.placement.place[0] == group]:
+            self.fail_waiting(actor, reason)
+        for call in list(self.pending.values()):
+            if call.grant is not None and call.grant.place is not None and call.grant.place[0] == group:
+                self.fail_waiting(call, reason)
+
+    def give_back(self, holder: InlineCall | InlineActor) -> None:
+        """What a call or an actor holds is free again."""
+        with self.lock:
+            grant, holder.grant = holder.grant, None
+            granted = self._scheduler.release(grant) if grant is not None else []
+        self.settle(granted)
+
+    def settle(self, granted: list[tuple[Any, Grant | None]]) -> None:
+        for item, grant in granted:
+            if grant is None:
+                self._groups.placed(item)
+            else:
+                self._start(item, grant)
+        moment = self._scheduler.next_look()
+        if moment is not None and moment != self._next_look:
+            self._next_look = moment
+            self.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        with self.lock:
+            granted = self._scheduler.look()
+        self.settle(granted)
 
     def let_go(self) -> None:
         """Its threads are the parent's; there is nothing else."""
@@ -472,6 +595,7 @@ class InlineEngine:
             self.actors.pop(actor.id, None)
             for key in [key for key, named in self._names.items() if named is actor]:
                 del self._names[key]
+        self.give_back(actor)
 
     def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
         self._living(actor).host.resize(limits)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from klieg import session
+from klieg import ids, session
+from klieg.util.placement_group import (  # at once: the function bears the name of its module
+    PlacementGroup,
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 if TYPE_CHECKING:
     from klieg.util.actor_pool import ActorPool
@@ -19,7 +27,7 @@ _HOME = {
 }
 """Name to the submodule that defines it."""
 
-_SUBMODULES = frozenset({"queue", *_HOME.values()})
+_SUBMODULES = frozenset({"queue", "scheduling_strategies", *_HOME.values()})
 
 
 if not TYPE_CHECKING:  # which would let every misspelt name pass
@@ -47,4 +55,28 @@ def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str
     return [name for namespace, name in named if namespace == running.namespace]
 
 
-__all__ = ["ActorPool", "as_completed", "list_named_actors", "map_unordered", "wait_async"]
+def get_node_ip_address() -> str:
+    """Where this machine is reached from itself; klieg listens on no network."""
+    return "127.0.0.1"
+
+
+def get_node_instance_id() -> str:
+    """The id of this machine, as `nodes()` tells it."""
+    return ids.NODE_ID.hex()
+
+
+__all__ = [
+    "ActorPool",
+    "PlacementGroup",
+    "as_completed",
+    "get_current_placement_group",
+    "get_node_instance_id",
+    "get_node_ip_address",
+    "get_placement_group",
+    "list_named_actors",
+    "map_unordered",
+    "placement_group",
+    "placement_group_table",
+    "remove_placement_group",
+    "wait_async",
+]

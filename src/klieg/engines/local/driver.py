@@ -18,6 +18,7 @@ from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.interrupts import CtrlC
 from klieg.engines.local.reactor import Reactor
 from klieg.ids import new_process_number
+from klieg.machine import gpu_names
 from klieg.settings import Settings
 
 START_TIMEOUT: Final = 60.0
@@ -54,6 +55,7 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
     """Start the head and return this process's engine; RuntimeError that says why if the machine refuses."""
     if sys.platform != "linux":
         raise RuntimeError("The local engine needs Linux; `init(engine='inline')` runs everywhere.")
+    gpus = gpu_names(resources.get("GPU", 0))
     process = new_process_number()
     ours, theirs = socket_pair()
     try:
@@ -65,7 +67,7 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
         theirs.close()
     engine = DriverEngine(process, namespace, ours, head)
     try:
-        _say_hello(engine, head, resources, settings)
+        _say_hello(engine, head, resources, gpus, settings)
     except BaseException:  # Ctrl-C, perhaps: nobody has the engine yet, so nobody else could end it
         engine.shutdown()
         raise
@@ -110,12 +112,17 @@ def _own_paths() -> list[str]:
 
 
 def _say_hello(
-    engine: DriverEngine, head: subprocess.Popen[bytes], resources: Mapping[str, float], settings: Settings
+    engine: DriverEngine,
+    head: subprocess.Popen[bytes],
+    resources: Mapping[str, float],
+    gpus: list[str],
+    settings: Settings,
 ) -> None:
     engine.head.tell(
         "hello",
         process=engine.process,
         resources=dict(resources),
+        gpus=gpus,
         runtime={
             "namespace": engine.namespace,
             "sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path],

@@ -39,11 +39,13 @@ from klieg.engines.local.peer import Peer, Pending, Runner
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.local.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+from klieg.engines.placement_groups import ready_outcome
 from klieg.engines.serialization import Named
 from klieg.engines.unread import report_unread
 from klieg.exceptions import (
     ActorAlreadyExistsError,
     ActorHandleNotFoundError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
     ActorUnschedulableError,
     DeadlineExceededError,
@@ -54,7 +56,8 @@ from klieg.exceptions import (
     SystemError_,
 )
 from klieg.ids import COUNTER_MASK, id_maker, new_process_number, process_of
-from klieg.outcome import UNREAD, Error, Outcome, Value
+from klieg.outcome import UNREAD, Error, Outcome, Serialized, Value
+from klieg.placement import Placement
 from klieg.task import STREAMS, ActorSpec, ClassInfo, TaskSpec
 
 logger = logging.getLogger("klieg")
@@ -141,12 +144,12 @@ class LocalEngine:
         function = spec.function
         assert function is not None
         self.exports.function(function)
-        width = function.max_concurrency
-        key = (tuple(sorted(function.demand.items())), self.exports.function(function).key if width > 1 else b"")
+        apart = function.max_concurrency > 1 or function.max_calls > 0
+        key = (function.placement.key, self.exports.function(function).key if apart else b"", function.max_calls)
         channel = self._tasks.get(key)
         if channel is None:
             with self._lock:
-                channel = self._tasks.setdefault(key, TaskChannel(self, function.demand, width))
+                channel = self._tasks.setdefault(key, TaskChannel(self, function))
         return channel
 
     def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
@@ -168,19 +171,19 @@ class LocalEngine:
             "namespace": namespace,
             "detached": options.lifetime == "detached",
             "max_restarts": options.max_restarts,
-            "demand": options.demand(),
+            "placement": options.placement.dump(),
             "title": info.name,
             "info": described.hex(),
             "facts": {
                 "actor": number,
                 "name": options.name or "",
-                "demand": options.demand(),
+                "placement": options.placement.dump(),
                 "mode": mode,
                 "max_concurrency": options.max_concurrency,
                 "info": described.hex(),
             },
         }
-        self._reserve(number, request, info.name)
+        self._reserve(number, request, info.name, options.placement)
         call = OutgoingCall(TaskSpec(name, method="__init__"), payload, dependencies, self._next_id)
         channel.create(call, cls, process, request)
         self._channels[number] = channel
@@ -189,16 +192,18 @@ class LocalEngine:
         self._actors[number] = token
         return token
 
-    def _reserve(self, number: int, request: dict[str, Any], class_name: str) -> None:
+    def _reserve(self, number: int, request: dict[str, Any], class_name: str, placement: Placement) -> None:
         """Ask first where the head may refuse: the name is taken, or the resources do not exist."""
-        if request["name"] is None and not request["demand"]:
+        if request["name"] is None and not placement.demand and placement.place is None:
             return
-        fields = {key: request[key] for key in ("name", "namespace", "demand")}
+        fields = {key: request[key] for key in ("name", "namespace", "placement")}
         answer = self._ask("reserve", actor=number, **fields)
         if "taken" in answer:
             raise ActorAlreadyExistsError(
                 f"The name {request['name']!r} is taken by another actor in namespace {request['namespace']!r}."
             )
+        if answer.get("group_removed"):
+            raise ActorPlacementGroupRemoved(f"The actor {class_name} cannot be placed: {answer['impossible']}")
         if "impossible" in answer:
             raise ActorUnschedulableError(f"The actor {class_name} can never be placed: {answer['impossible']}")
 
@@ -284,6 +289,36 @@ class LocalEngine:
     def named_actors(self) -> list[tuple[str, str]]:
         self._check_usable()
         return [(namespace, name) for namespace, name in self._ask("names")["names"]]
+
+    def create_placement_group(self, group: int, facts: Mapping[str, Any]) -> str:
+        self._check_usable()
+        answer = self._ask("group", want="create", group=group, **facts)
+        if "taken" in answer:
+            raise SystemError_(f"The name {facts['name']!r} is taken by another placement group.")
+        impossible: str = answer["impossible"]
+        return impossible
+
+    def placement_group_ready(self, group: int, value: Any) -> ObjectFuture:
+        self._check_usable()
+        future = ObjectFuture(self._next_id())
+        payload = serialization.dumps(value, self.store.keep)
+        self.head.request(
+            "group", lambda answer, _: self._group_answered(answer, future, payload), want="ready", group=group
+        )
+        return future
+
+    def _group_answered(self, answer: dict[str, Any], future: ObjectFuture, payload: Serialized) -> None:
+        lost = "lost" in answer
+        future.resolve(Error(failures.dumps(self.gone(), "")) if lost else ready_outcome(answer, payload))
+
+    def remove_placement_group(self, group: int) -> None:
+        self._check_usable()
+        self._ask("group", want="remove", group=group)
+
+    def placement_groups(self) -> list[dict[str, Any]]:
+        self._check_usable()
+        groups: list[dict[str, Any]] = self._ask("group", want="table")["groups"]
+        return groups
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         self._check_usable()
@@ -551,7 +586,9 @@ class LocalEngine:
             self.peer_of(message["process"], fds)
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
-                channel.give_back_idle(at_once=True)
+                channel.somebody_waits()
+        elif verb == "leave" and self.runner is not None:
+            self.runner.exit(message["reason"])
 
     def _failed(self, error: BaseException) -> None:
         """klieg's own code has raised where nobody waits for it: better an end than calls that are stranded."""

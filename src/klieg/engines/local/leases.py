@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from klieg.engines.calls import Channel, OutgoingCall
 from klieg.engines.local.peer import Peer
-from klieg.exceptions import TaskUnschedulableError, WorkerCrashedError
+from klieg.exceptions import TaskPlacementGroupRemoved, TaskUnschedulableError, WorkerCrashedError
+from klieg.task import FunctionSpec
 
 if TYPE_CHECKING:
     from klieg.engines.local.engine import LocalEngine
@@ -27,6 +27,11 @@ FAST: Final = 0.001
 IDLE: Final = 0.25
 """Seconds a worker is kept without work before it is given back."""
 
+TURN: Final = 0.05
+"""Seconds a worker may be kept busy while somebody else waits for one: many round trips, and little to wait."""
+
+NO_LIMIT: Final = 1 << 62
+
 MOST_REQUESTS: Final = 64
 """Requests for workers that may stand open at the head from one process for one shape."""
 
@@ -34,25 +39,42 @@ MOST_REQUESTS: Final = 64
 class Leased:
     """A worker that this process may send tasks to."""
 
-    __slots__ = ("answered", "depth", "idle_since", "inflight", "peer")
+    __slots__ = ("answered", "depth", "idle_since", "inflight", "left", "peer", "since", "wanted")
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, left: int) -> None:
         self.peer = peer
+        self.left = left
+        """Calls it may still be sent."""
+        self.since = time.monotonic()
+        self.wanted = False
+        """True once somebody waits for a worker."""
         self.inflight: dict[OutgoingCall, None] = {}
         """Tasks it has, oldest first: the first is the one that runs."""
         self.depth = 1
         self.answered = 0.0
-        self.idle_since = time.monotonic()
+        self.idle_since = self.since
+
+    @property
+    def is_worn(self) -> bool:
+        return self.left == 0
+
+    def has_room(self) -> bool:
+        """True if it may be sent another task now: it has room, is not worn out, and no other waits for it too long."""
+        if len(self.inflight) >= self.depth or self.left <= 0:
+            return False
+        return not (self.wanted and time.monotonic() - self.since > TURN)
 
 
 class TaskChannel(Channel):
     """The tasks of this process that need the same resources."""
 
-    def __init__(self, engine: LocalEngine, demand: Mapping[str, float], width: int = 1) -> None:
+    def __init__(self, engine: LocalEngine, function: FunctionSpec) -> None:
         super().__init__(strict=False)
         self.engine = engine
-        self.demand = demand
-        self._width = width
+        self._placement = function.placement
+        self._max_calls = function.max_calls
+        """How many calls a worker may run before it ends; 0: no limit. Then all calls are of one function."""
+        self._width = function.max_concurrency
         """Tasks that share a worker by design: async ones."""
         self._queue: deque[OutgoingCall] = deque()
         self._workers: dict[Peer, Leased] = {}
@@ -67,12 +89,13 @@ class TaskChannel(Channel):
         """Give waiting tasks to workers with room, the emptiest first; ask for more workers if tasks are left."""
         queue = self._queue
         for leased in sorted(self._workers.values(), key=_load):
-            while queue and len(leased.inflight) < leased.depth:
+            while queue and leased.has_room():
                 call = queue[0]
                 if leased.inflight and self._width == 1 and not _may_share(call):
                     break
                 queue.popleft()
                 leased.inflight[call] = None
+                leased.left -= 1
                 leased.peer.send_call(call)
             if not queue:
                 return
@@ -83,7 +106,10 @@ class TaskChannel(Channel):
     def _request(self) -> None:
         cell: list[int] = []
         number = self.engine.head.request(
-            "lease", lambda answer, fds: self._granted(answer, fds, cell), demand=self.demand, width=self._width
+            "lease",
+            lambda answer, fds: self._granted(answer, fds, cell),
+            placement=self._placement.dump(),
+            width=self._width,
         )
         cell.append(number)
         self._requests.add(number)
@@ -94,7 +120,7 @@ class TaskChannel(Channel):
             if "process" in answer:
                 peer = self.engine.peer_of(answer["process"], fds)
                 peer.users.add(self)
-                leased = self._workers[peer] = Leased(peer)
+                leased = self._workers[peer] = Leased(peer, self._max_calls or NO_LIMIT)
                 leased.depth = self._width
                 self.engine.watch_leases()
                 self._push()
@@ -107,6 +133,8 @@ class TaskChannel(Channel):
         for call in refused:
             if "lost" in answer:
                 call.fail(self.engine.gone())
+            elif answer.get("group_removed"):
+                call.fail(TaskPlacementGroupRemoved(f"The task {call.spec.name} cannot run: {answer['impossible']}"))
             else:
                 call.fail(TaskUnschedulableError(f"The task {call.spec.name} can never run: {answer['impossible']}"))
 
@@ -126,6 +154,8 @@ class TaskChannel(Channel):
             if self._width == 1:
                 leased.depth = min(2 * leased.depth, DEEPEST) if now - leased.answered < FAST else 1
             leased.answered = leased.idle_since = now
+            if not leased.inflight and (leased.is_worn or (leased.wanted and now - leased.since > TURN)):
+                self._give_back(leased)
             if self._queue:
                 self._push()
 
@@ -135,6 +165,7 @@ class TaskChannel(Channel):
             leased = self._workers.get(peer)
             if leased is not None:
                 leased.inflight.pop(call, None)
+                leased.left += 1
                 leased.depth = 1
             if call.expired:
                 return
@@ -198,7 +229,14 @@ class TaskChannel(Channel):
     def _give_back(self, leased: Leased) -> None:
         self._workers.pop(leased.peer, None)
         leased.peer.users.discard(self)
-        self.engine.head.tell("give_back", process=leased.peer.process)
+        self.engine.head.tell("give_back", process=leased.peer.process, worn=self._max_calls > 0)
+
+    def somebody_waits(self) -> None:
+        """Others want workers: give back what is idle now, and the rest when its turn is over."""
+        with self._lock:
+            for leased in list(self._workers.values()):
+                leased.wanted = True
+        self.give_back_idle(at_once=True)
 
     def drain(self) -> list[OutgoingCall]:
         with self._lock:

@@ -138,7 +138,7 @@ class Peer:
         if spec.function is not None:
             exported = self.engine.exports.function(spec.function)
             fields["function"] = exported.key.hex()
-            fields["demand"] = spec.function.demand
+            fields["placement"] = spec.function.placement.dump()
             if exported.key not in self._functions:
                 self._functions.add(exported.key)
                 paths = json.dumps(sys.path).encode()

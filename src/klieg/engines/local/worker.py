@@ -46,6 +46,7 @@ from klieg.engines.returns import split_returns
 from klieg.engines.unpicklable import explain_value
 from klieg.exceptions import TaskCancelledError
 from klieg.outcome import Serialized
+from klieg.placement import Placement
 from klieg.settings import Settings
 from klieg.task import ClassInfo, FunctionSpec, TaskSpec
 
@@ -155,11 +156,17 @@ class KnownSpec:
             method=fields["method"],
             num_returns=fields["num_returns"],
             group=fields["group"],
-            function=FunctionSpec(_absent, fields["name"], fields["demand"]) if self.function else None,
+            function=_described(fields) if self.function else None,
             run_in=fields["run_in"],
             backpressure=fields["backpressure"],
         )
         self.off_loop = host.mode == "async" and host.runs_off_loop(self.spec)
+
+
+def _described(fields: dict[str, Any]) -> FunctionSpec:
+    placement = Placement.load(fields["placement"])
+    session.capturing = session.capturing or placement.captures
+    return FunctionSpec(_absent, fields["name"], placement)
 
 
 def _absent() -> None:
@@ -218,12 +225,14 @@ class Runner:
             interrupt=self._interrupt,
             runs_tasks=facts is None,
         )
+        host.gpus = config["gpus"]
         if facts is None:
             host.open(None)
         else:
             host.info = info
             host.actor_name = facts["name"]
-            host.demand = facts["demand"]
+            host.placement = Placement.load(facts["placement"])
+            session.capturing = host.placement.captures
             host.token = ActorToken(facts["actor"], self.engine._channel(facts["actor"], info), None)
         return host
 
@@ -457,6 +466,7 @@ def main(head_socket: socket.socket) -> NoReturn:
         engine.on_head_lost = _end_now
         engine.on_failure = _fail_now
         session.settings = Settings.load(runtime["settings"])
+        _set_variables(config)
         engines.use(engine)
         show_warnings(config["title"])
         runner = Runner(engine, config)
@@ -477,6 +487,13 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytes:
     if len(data) < size:
         os._exit(0)  # the runtime has ended before this process was needed
     return data
+
+
+def _set_variables(config: dict[str, Any]) -> None:
+    """What libraries look at when they are imported, which no worker has done yet."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(config["threads"]))
+    if config["gpus"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(config["gpus"])
 
 
 def _fail_now(text: str) -> NoReturn:

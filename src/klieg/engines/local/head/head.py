@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from klieg.engines.local import output, wire
@@ -27,8 +27,10 @@ from klieg.engines.local.failpoints import failpoint
 from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
 from klieg.engines.local.reactor import Reactor
-from klieg.engines.scheduler import Scheduler, unmet
+from klieg.engines.placement_groups import PlacementGroups
+from klieg.engines.scheduler import Grant, Scheduler
 from klieg.ids import new_process_number, process_of
+from klieg.placement import Placement
 
 DEATHS_KEPT: Final = 10_000
 """Processes whose cause of death is remembered, for those who ask late."""
@@ -55,7 +57,20 @@ logger = logging.getLogger("klieg")
 
 SHUT_DOWN: Final = "the runtime was shut down"
 
+LEAVE_WITHIN: Final = 5.0
+"""Seconds a worker gets to end by itself, its `atexit` hooks included, once it is not to be used again."""
+
 Message = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shape:
+    """What makes one task worker fit to run another's tasks."""
+
+    width: int = 1
+    """Async tasks that run in it at a time."""
+    threads: int = 1
+    """What numeric libraries in it take for the number of CPUs: OMP_NUM_THREADS."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -65,13 +80,13 @@ class Worker:
     process: int
     pid: int
     actor: ActorRecord | None
-    demand: Mapping[str, float]
-    """The resources held on its behalf now; empty while it is idle."""
-    width: int
+    shape: Shape
+    grant: Grant | None = None
+    """The resources held on its behalf now; None while it is idle."""
     lessee: int = 0
     """The process that may send it tasks."""
-    blocked: bool = False
-    """True while it waits and its resources are lent to others."""
+    wanted: bool = False
+    """True once its lessee was told that somebody waits."""
     leaving: str = ""
     """Why it ends, if it has said so or has been told to."""
     init_failed: bool = False
@@ -96,8 +111,8 @@ class Lease:
 
     client: Client
     request: int
-    demand: Mapping[str, float]
-    width: int
+    placement: Placement
+    shape: Shape
 
 
 class Client:
@@ -138,14 +153,16 @@ class Head:
         self._runtime: Message = {}
         """What every worker is told of the runtime."""
         self._registry = Registry()
-        self._scheduler: Scheduler[ActorRecord | Lease] = Scheduler({})
+        self._scheduler: Scheduler[ActorRecord | Lease] = Scheduler({}, [], time.monotonic)
+        self._groups = PlacementGroups(self, self._scheduler)
         self._clients: dict[int, Client] = {}
         self._workers: dict[int, Worker] = {}
         self._spares: list[Spare] = []
-        self._idle: dict[int, list[Worker]] = {}
-        """Task workers without a lease, by width; the last one used is the warmest."""
+        self._idle: dict[Shape, list[Worker]] = {}
+        """Task workers without a lease, by shape; the last one used is the warmest."""
         self._leases: dict[tuple[int, int], Lease] = {}
         """Requests in the line, by client and number."""
+        self._next_look: float | None = None
         self._deaths: dict[int, str] = {}
         self._mourners: dict[int, list[Callable[[], None]]] = {}
         """What to do when a process dies."""
@@ -176,7 +193,8 @@ class Head:
 
     def _on_hello(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         self._runtime = message["runtime"]
-        self._scheduler = Scheduler(message["resources"])
+        self._scheduler = Scheduler(message["resources"], message["gpus"], time.monotonic)
+        self._groups = PlacementGroups(self, self._scheduler)
         client.process = message["process"]
         self._clients[client.process] = client
         self.reactor.call_at(time.monotonic(), self._refill)
@@ -204,8 +222,11 @@ class Head:
     # Actors
 
     def _on_reserve(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        if not self._scheduler.fits_ever(message["demand"]):
-            client.answer(message["request"], impossible=unmet(message["demand"], self._scheduler.total()))
+        placement = Placement.load(message["placement"])
+        impossible = self._scheduler.why_never(placement.demand, placement.place)
+        if impossible:
+            gone = self._groups.is_gone(placement.place)
+            client.answer(message["request"], impossible=impossible, group_removed=gone)
         elif message["name"] and not self._registry.reserve((message["namespace"], message["name"]), message["actor"]):
             client.answer(message["request"], taken=True)
         else:
@@ -216,21 +237,27 @@ class Head:
         self._registry.add(actor)
         actor.waiting.append((message["owner"], socks[0], None))
         actor.process = message["process"]
-        if self._scheduler.request(actor.demand, actor):
-            self._place(actor)
+        self._ask_to_place(actor)
         for waiting in self._early.pop(actor.number, []):
             self._connect_actor(*waiting)
 
-    def _place(self, actor: ActorRecord) -> None:
+    def _ask_to_place(self, actor: ActorRecord) -> None:
+        placement = actor.placement
+        grant = self._scheduler.request(placement.demand, actor, placement.place, caller=actor.number)
+        if grant is None:
+            self.somebody_waits()
+        else:
+            self._place(actor, grant)
+
+    def _place(self, actor: ActorRecord, grant: Grant) -> None:
         """Give the actor, whose resources are taken, a process, and that process the connections that wait for it."""
         waiting, actor.waiting = actor.waiting, []
-        worker = self._employ(actor.process, actor.request["title"], actor, 1, [(p, s) for p, s, _ in waiting])
+        callers = [(process, sock) for process, sock, _ in waiting]
+        worker = self._employ(actor.process, actor.request["title"], actor, _shape_of(actor.placement), grant, callers)
         if isinstance(worker, str):
-            for granted in self._scheduler.release(actor.demand):
-                self._granted(granted)
+            self.settle(self._scheduler.release(grant))
             self._bury(actor, worker)
             return
-        worker.demand = actor.demand
         actor.become(ActorState.ALIVE)
         for _, sock, then in waiting:
             sock.close()
@@ -327,21 +354,24 @@ class Head:
     # Tasks
 
     def _on_lease(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        demand = message["demand"]
-        lease = Lease(client, message["request"], demand, message["width"])
-        if not self._scheduler.fits_ever(demand):
-            client.answer(lease.request, impossible=unmet(demand, self._scheduler.total()))
-        elif self._scheduler.request(demand, lease):
-            self._grant(lease)
+        placement = Placement.load(message["placement"])
+        lease = Lease(client, message["request"], placement, _shape_of(placement, message["width"]))
+        impossible = self._scheduler.why_never(placement.demand, placement.place)
+        if impossible:
+            client.answer(lease.request, impossible=impossible, group_removed=self._groups.is_gone(placement.place))
+            return
+        grant = self._scheduler.request(placement.demand, lease, placement.place, client.process, short=True)
+        if grant is not None:
+            self._grant(lease, grant)
         else:
             self._leases[client.process, lease.request] = lease
-            self._ask_lessees_back()
+            self.somebody_waits()
 
-    def _grant(self, lease: Lease) -> None:
+    def _grant(self, lease: Lease, grant: Grant) -> None:
         """Give the lessee, whose resources are taken, a worker."""
         self._leases.pop((lease.client.process, lease.request), None)
         lessee = lease.client.process
-        idle = self._idle.setdefault(lease.width, [])
+        idle = [] if grant.gpus else self._idle.setdefault(lease.shape, [])
         ours: socket.socket | None = None
         if idle:
             worker: Worker | str = idle.pop()
@@ -351,32 +381,72 @@ class Head:
                 self._introduce(worker.process, lessee, theirs)
         else:
             ours, theirs = socket_pair()
-            worker = self._employ(new_process_number(), "task", None, lease.width, [(lessee, theirs)])
+            worker = self._employ(new_process_number(), "task", None, lease.shape, grant, [(lessee, theirs)])
             theirs.close()
         if isinstance(worker, str):
             if ours is not None:
                 ours.close()
-            for granted in self._scheduler.release(lease.demand):
-                self._granted(granted)
+            self.settle(self._scheduler.release(grant))
             lease.client.answer(lease.request, impossible=worker)
             return
-        worker.lessee, worker.demand = lessee, lease.demand
+        worker.lessee, worker.grant, worker.wanted = lessee, grant, False
         worker.met.add(lessee)
         lease.client.answer(lease.request, [ours.detach()] if ours is not None else [], process=worker.process)
 
-    def _granted(self, item: ActorRecord | Lease) -> None:
+    def settle(self, granted: list[tuple[Any, Grant | None]]) -> None:
+        """Serve those who have what they waited for; look again when the scheduler wants to."""
+        for item, grant in granted:
+            if grant is None:
+                self._groups.placed(item)
+            elif isinstance(item, Lease):
+                self._grant(item, grant)
+            else:
+                self._place(item, grant)
+        moment = self._scheduler.next_look()
+        if moment is not None and moment != self._next_look:
+            self._next_look = moment
+            self.reactor.call_at(moment, lambda: self.settle(self._scheduler.look()))
+
+    def fail_waiting(self, item: ActorRecord | Lease, reason: str) -> None:
+        """What the item waits for will never come."""
         if isinstance(item, Lease):
-            self._grant(item)
+            self._leases.pop((item.client.process, item.request), None)
+            item.client.answer(item.request, impossible=reason, group_removed=True)
         else:
-            self._place(item)
+            self._bury(item, f"The actor is dead because {reason}")
+
+    def end_all_in(self, group: int, reason: str) -> None:
+        """End what runs in a placement group."""
+        for worker in list(self._workers.values()):
+            if worker.grant is None or worker.grant.place is None or worker.grant.place[0] != group:
+                continue
+            if worker.actor is not None:
+                self._kill(worker.actor, f"The actor is dead because {reason}", no_restart=True)
+            else:
+                self._end(worker, reason)
 
     def _on_give_back(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         worker = self._workers.get(message["process"])
         if worker is None or worker.lessee != client.process:
             return
         worker.lessee = 0
-        self._idle.setdefault(worker.width, []).append(worker)
+        if message["worn"] or (worker.grant is not None and worker.grant.gpus):
+            self._retire(worker)  # which keeps its resources until it is gone
+            return
+        self._idle.setdefault(worker.shape, []).append(worker)
         self._release(worker)
+
+    def _retire(self, worker: Worker) -> None:
+        """Have the worker end by itself; it is not to be used again."""
+        worker.leaving = "it has run as many calls as it may"
+        client = self._clients.get(worker.process)
+        if client is not None:
+            client.tell("leave", reason=worker.leaving)
+        self.reactor.call_at(time.monotonic() + LEAVE_WITHIN, lambda: self._end_if_there(worker))
+
+    def _end_if_there(self, worker: Worker) -> None:
+        if self._workers.get(worker.process) is worker:
+            end_group(worker.pid)
 
     def _on_withdraw(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         lease = self._leases.pop((client.process, message["lease"]), None)
@@ -384,33 +454,31 @@ class Head:
             self._scheduler.withdraw(lease)
             client.answer(lease.request, withdrawn=True)
 
-    def _ask_lessees_back(self) -> None:
-        """Somebody waits: whoever holds idle workers is to give them back now."""
-        for process in {worker.lessee for worker in self._workers.values() if worker.lessee}:
+    def somebody_waits(self) -> None:
+        """Whoever holds workers is to give them back: idle ones now, others after a while."""
+        held = [worker for worker in self._workers.values() if worker.lessee and not worker.wanted]
+        for process in {worker.lessee for worker in held}:
             lessee = self._clients.get(process)
             if lessee is not None:
                 lessee.tell("wanted")
+        for worker in held:
+            worker.wanted = True
 
     def _release(self, worker: Worker) -> None:
         """The worker no longer needs its resources."""
-        demand, worker.demand = worker.demand, {}
-        blocked, worker.blocked = worker.blocked, False
-        if not blocked:
-            for granted in self._scheduler.release(demand):
-                self._granted(granted)
+        grant, worker.grant = worker.grant, None
+        if grant is not None:
+            self.settle(self._scheduler.release(grant))
 
     def _on_blocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         worker = self._workers.get(client.process)
-        if worker is not None and not worker.blocked:
-            worker.blocked = True
-            for granted in self._scheduler.release(worker.demand):
-                self._granted(granted)
+        if worker is not None and worker.grant is not None:
+            self.settle(self._scheduler.lend(worker.grant))
 
     def _on_unblocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         worker = self._workers.get(client.process)
-        if worker is not None and worker.blocked:
-            worker.blocked = False
-            self._scheduler.take(worker.demand)
+        if worker is not None and worker.grant is not None:
+            self._scheduler.reclaim(worker.grant)
 
     def _on_end_worker(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         worker = self._workers.get(message["process"])
@@ -427,24 +495,45 @@ class Head:
 
     # Birth and death
 
+    def _on_group(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        request, group, want = message["request"], message.get("group", 0), message["want"]
+        if want == "create":
+            client.answer(request, **self._groups.create(group, message, client.process))
+            self.somebody_waits()
+        elif want == "ready":
+            self._groups.when_ready(group, lambda answer: client.answer(request, **answer))
+        elif want == "remove":
+            self._groups.remove(group)
+            client.answer(request)
+        else:
+            client.answer(request, groups=self._groups.table())
+
     def _employ(
-        self, process: int, title: str, actor: ActorRecord | None, width: int, callers: list[tuple[int, socket.socket]]
+        self,
+        process: int,
+        title: str,
+        actor: ActorRecord | None,
+        shape: Shape,
+        grant: Grant,
+        callers: list[tuple[int, socket.socket]],
     ) -> Worker | str:
         """A new worker, told what it is and who will call it; or why there is none."""
         try:
             spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
             return f"no worker process could be started: {error.strerror} (limits on processes or memory?)"
-        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, actor, {}, width)
+        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, actor, shape, grant)
         client = self._clients[process] = Client(self, process, spare.sock)
         client.tell(
             "assign",
             runtime=self._runtime,
             process=process,
             title=title,
-            width=width,
+            width=shape.width,
+            threads=shape.threads,
+            gpus=grant.gpus,
             actor=actor.request["facts"] if actor is not None else None,
-            holds_resources=actor is None or bool(actor.demand),
+            holds_resources=bool(grant.need),
         )
         for caller, sock in callers:
             self._introduce(process, caller, sock)
@@ -482,8 +571,8 @@ class Head:
         client = self._clients.pop(worker.process, None)
         if client is not None:
             client.link.close()
-        if worker in self._idle.get(worker.width, []):
-            self._idle[worker.width].remove(worker)
+        if worker in self._idle.get(worker.shape, []):
+            self._idle[worker.shape].remove(worker)
         self._remember_death(worker.process, worker.leaving or str(exit))
         for lease in [lease for lease in self._leases.values() if lease.client.process == worker.process]:
             del self._leases[worker.process, lease.request]
@@ -507,6 +596,7 @@ class Head:
         for worker in self._workers.values():
             if worker.lessee == process:
                 end_group(worker.pid)
+        self._groups.forget_owner(process)
         for number in [n for n in self._early if process_of(n) == process]:
             for client, message, sock in self._early.pop(number):
                 self._connect_early(client, message, sock)
@@ -526,8 +616,8 @@ class Head:
         self.reactor.call_at(time.monotonic() + _delay(actor), lambda: self._restart(actor))
 
     def _restart(self, actor: ActorRecord) -> None:
-        if actor.state is ActorState.RESTARTING and self._scheduler.request(actor.demand, actor):
-            self._place(actor)
+        if actor.state is ActorState.RESTARTING:
+            self._ask_to_place(actor)
 
     def _on_why(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """How did that process die? Answered once it has."""
@@ -561,6 +651,10 @@ class Head:
             self._mourners.setdefault(message["process"], []).append(tell)
         else:
             tell()
+
+
+def _shape_of(placement: Placement, width: int = 1) -> Shape:
+    return Shape(width, max(1, int(placement.demand.get("CPU", 1))))
 
 
 def _delay(actor: ActorRecord) -> float:

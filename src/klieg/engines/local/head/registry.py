@@ -12,6 +12,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from klieg.placement import Placement
+
 
 class ActorState(enum.Enum):
     PENDING = "PENDING_CREATION"
@@ -60,9 +62,8 @@ class ActorRecord:
         return self.request["namespace"], self.request["name"]
 
     @property
-    def demand(self) -> Mapping[str, float]:
-        demand: Mapping[str, float] = self.request["demand"]
-        return demand
+    def placement(self) -> Placement:
+        return Placement.load(self.request["placement"])
 
 
 class Registry:
