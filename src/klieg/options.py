@@ -194,11 +194,19 @@ def check(rules: Mapping[str, Rule], given: Mapping[str, Any], late: bool = Fals
     """
     for key, value in given.items():
         if key not in rules:
-            raise ValueError(f"Invalid option keyword {key!r}; the valid ones are {sorted(rules)}.")
+            raise ValueError(_unknown(key, [name for name in rules if not name.startswith("_")]))
         if late and key in DECORATOR_ONLY:
             raise ValueError(f"Setting {key!r} is not supported in '.options()'; give it to the decorator.")
         _check_value(key, value, rules[key])
     return {key: value for key, value in given.items() if value is not None or key not in NONE_MEANS_DEFAULT}
+
+
+def _unknown(key: str, valid: list[str]) -> str:
+    import difflib  # only a mistake needs it
+
+    close = difflib.get_close_matches(key, valid, n=1)
+    guess = f" did you mean {close[0]!r}? The" if close else " the"
+    return f"Invalid option keyword {key!r};{guess} valid ones are {sorted(valid)}."
 
 
 def _check_value(key: str, value: Any, rule: Rule) -> None:

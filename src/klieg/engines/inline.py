@@ -54,7 +54,7 @@ from klieg.machine import gpu_names
 from klieg.outcome import UNREAD, Error, Value
 from klieg.placement import Placement
 from klieg.settings import Settings
-from klieg.task import ActorSpec, ClassInfo, TaskSpec
+from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
 
 STOP_GRACE = 1.0
 """Seconds that calls under way get to end at shutdown before their threads are abandoned."""
@@ -271,7 +271,7 @@ class InlineActor(Channel):
 
 
 class InlineTasks(Channel):
-    """All tasks of the runtime: each takes its resources, runs on a pool thread and gives them back."""
+    """Tasks that are no coroutines: each takes its resources, runs on a pool thread and gives them back."""
 
     def __init__(self, engine: InlineEngine) -> None:
         super().__init__(strict=False)
@@ -293,19 +293,11 @@ class InlineTasks(Channel):
         function = call.spec.function
         assert function is not None
         engine = self.engine
-        inline = InlineCall(call, engine, function.function)
-        inline.host = self.host
-        engine.pending[call.id] = inline
-        placement = function.placement
-        session.capturing = session.capturing or placement.captures
-        try:
-            engine.check(placement, f"The task {function.name}", TaskUnschedulableError, TaskPlacementGroupRemoved)
-        except KliegError as error:
-            inline.fail(error)
+        inline = engine.task_call(call, function, self.host)
+        if inline is None:
             return
         inline.release = functools.partial(self._release, inline)
-        caller = call.parent.host if call.parent is not None else None
-        engine.request(placement, inline, caller, short=True)
+        engine.request(function.placement, inline, _host_of_caller(call), short=True)
 
     def start(self, call: InlineCall, grant: Grant) -> None:
         """The task has its resources: it may run, unless it has ended meanwhile."""
@@ -325,6 +317,101 @@ class InlineTasks(Channel):
         self.engine.give_back(call)
 
 
+class InlineAsyncTasks(Channel):
+    """The calls of one `async def` task: so many at a time on one loop, which holds resources while it has any."""
+
+    def __init__(self, engine: InlineEngine, function: FunctionSpec) -> None:
+        super().__init__(strict=False)
+        self.engine = engine
+        self.function = function
+        self.grant: Grant | None = None
+        self._asked = False
+        """True while it stands in line for its resources, or they are on their way."""
+        self._calls: set[InlineCall] = set()
+        """Those without an outcome."""
+        self._waiting: list[InlineCall] = []
+        """Those that start when the resources are there."""
+        self.host = Host(
+            function.name,
+            "async",
+            {"default": function.max_concurrency},
+            wait=_never,
+            look=_never,
+            wake=_never,
+            start_thread=engine.start_thread,
+            on_exit=lambda reason: None,
+            loop=new_loop(),
+            runs_tasks=True,
+        )
+        self.host.open(None)
+        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds())
+        engine.start_thread(self._run_loop, f"klieg {function.name}")
+
+    def send(self, call: OutgoingCall) -> None:
+        inline = self.engine.task_call(call, self.function, self.host)
+        if inline is None:
+            return
+        inline.release = functools.partial(self._release, inline)
+        with self.engine.lock:
+            self._calls.add(inline)
+            is_ready = self.grant is not None
+            asks = not is_ready and not self._asked
+            if not is_ready:
+                self._waiting.append(inline)
+                self._asked = True
+        if is_ready:
+            self.host.deliver(inline)
+        elif asks:
+            self.engine.request(self.function.placement, self, _host_of_caller(call), short=True)
+
+    def start(self, grant: Grant) -> None:
+        """The resources are there: start what waits for them, unless it has all ended meanwhile."""
+        with self.engine.lock:
+            self._asked = False
+            waiting, self._waiting = self._waiting, []
+            is_wanted = bool(self._calls)
+            if is_wanted:
+                self.grant, self.host.gpus = grant, grant.gpus
+        if not is_wanted:
+            self.engine.free(grant)
+        for call in waiting:
+            if self.engine.pending.get(call.id) is call:
+                self.host.deliver(call)
+
+    def _release(self, call: InlineCall) -> None:
+        """A call has ended. The last one gives the resources back, or the place in the line."""
+        with self.engine.lock:
+            self._calls.discard(call)
+            if self._calls:
+                return
+            grant, self.grant = self.grant, None
+            if grant is None and self.engine.withdraw(self):
+                self._asked = False
+        if grant is not None:
+            self.engine.free(grant)
+
+    def fail_all(self, error: KliegError) -> None:
+        for call in list(self._calls):
+            call.fail(error)
+
+    def stop(self, reason: str) -> None:
+        self.host.exit(reason)
+        assert self.host.loop is not None
+        self.host.loop.stop()
+
+    def _run_loop(self) -> None:
+        assert self.host.loop is not None
+        self.host.loop.run(STOP_GRACE, _never)
+
+
+Holder = InlineCall | InlineActor | InlineAsyncTasks
+"""Who stands in line for resources, and holds them then."""
+
+
+def _host_of_caller(call: OutgoingCall) -> Hashable:
+    return call.parent.host if call.parent is not None else None
+
+
 def _never() -> None:
     return
 
@@ -340,7 +427,7 @@ class InlineEngine:
         self.namespace = namespace
         self.lock = threading.RLock()
         gpus = gpu_names(resources.get("GPU", 0))
-        self._scheduler: Scheduler[InlineCall | InlineActor] = Scheduler(resources, gpus, time.monotonic)
+        self._scheduler: Scheduler[Holder] = Scheduler(resources, gpus, time.monotonic)
         self._groups = PlacementGroups(self, self._scheduler)
         self._next_look: float | None = None
         self.pending: dict[int, InlineCall] = {}
@@ -356,6 +443,7 @@ class InlineEngine:
         self._deadlines = Deadlines(self.call_at, self._expire)
         self._janitor = self.start_thread(self._clean_up, "klieg janitor")
         self.tasks = InlineTasks(self)
+        self._async_tasks: list[InlineAsyncTasks] = []
         self.callbacks = Callbacks()
         UNREAD.ring = lambda: self._dropped.put(0)
 
@@ -363,8 +451,8 @@ class InlineEngine:
         self, spec: TaskSpec, actor: ActorToken | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[ObjectFuture, ...]:
         self._check_open()
-        payload, dependencies = serialization.dumps_arguments(args, kwargs, f"{spec.name}()")
-        channel = self.tasks if actor is None else actor.channel
+        payload, dependencies = serialization.dumps_arguments(args, kwargs, spec.name)
+        channel = self._task_channel(spec.function) if actor is None else actor.channel
         if channel.engine is not self:
             raise ActorHandleNotFoundError("The handle belongs to a runtime that was shut down.")
         call = OutgoingCall(spec, payload, dependencies, self._next_id)
@@ -379,10 +467,35 @@ class InlineEngine:
             self._deadlines.watch(call)
         return call.futures
 
+    def _task_channel(self, function: FunctionSpec | None) -> InlineTasks | InlineAsyncTasks:
+        if function is None or function.max_concurrency == 1:
+            return self.tasks
+        with self.lock:
+            self._check_open()
+            for channel in self._async_tasks:
+                if channel.function.function is function.function and channel.function.runs_like(function):
+                    return channel
+            self._async_tasks.append(InlineAsyncTasks(self, function))
+            return self._async_tasks[-1]
+
+    def task_call(self, call: OutgoingCall, function: FunctionSpec, host: Host) -> InlineCall | None:
+        """The call, pending from now on; None if it can never have what it asks for, so that it has failed."""
+        inline = InlineCall(call, self, function.function)
+        inline.host = host
+        self.pending[call.id] = inline
+        placement = function.placement
+        session.capturing = session.capturing or placement.captures
+        try:
+            self.check(placement, f"The task {function.name}", TaskUnschedulableError, TaskPlacementGroupRemoved)
+        except KliegError as error:
+            inline.fail(error)
+            return None
+        return inline
+
     def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
         self._check_open()
         name = f"{spec.info.name}.__init__"
-        payload, dependencies = serialization.dumps_arguments(args, kwargs, f"{name}()")
+        payload, dependencies = serialization.dumps_arguments(args, kwargs, name)
         number = self._next_id()
         what = f"The actor {spec.info.name}"
         self.check(spec.options.placement, what, ActorUnschedulableError, ActorPlacementGroupRemoved)
@@ -437,10 +550,8 @@ class InlineEngine:
         if inline is None:
             return
         children = list(inline.children) if recursive else []
-        if inline.grant is not None or call.channel is not self.tasks:
-            inline.host.cancel(self.process, call.id, error)
-        else:
-            inline.fail(error)
+        if not inline.host.cancel(self.process, call.id, error):
+            inline.fail(error)  # it waits for its resources
         for child in children:
             self.cancel(child.futures[0], False, True)
 
@@ -478,24 +589,23 @@ class InlineEngine:
         if reason:
             raise (removed if is_gone else never)(f"{what} can never be placed: {reason}")
 
-    def request(
-        self, placement: Placement, who: InlineCall | InlineActor, caller: Hashable, short: bool = False
-    ) -> None:
+    def request(self, placement: Placement, who: Holder, caller: Hashable, short: bool = False) -> None:
         """Start a task or an actor once its resources are there, perhaps at once."""
         with self.lock:
             grant = self._scheduler.request(placement.demand, who, placement.place, caller, short)
         if grant is not None:
             self._start(who, grant)
 
-    def _start(self, who: InlineCall | InlineActor, grant: Grant) -> None:
+    def _start(self, who: Holder, grant: Grant) -> None:
         if isinstance(who, InlineCall):
             self.tasks.start(who, grant)
         else:
             who.start(grant)
 
-    def withdraw(self, who: InlineCall | InlineActor) -> None:
+    def withdraw(self, who: Holder) -> bool:
+        """Leave the line; False if `who` does not stand in one: its resources may be on their way."""
         with self.lock:
-            self._scheduler.withdraw(who)
+            return self._scheduler.withdraw(who)
 
     def create_placement_group(self, group: int, facts: Mapping[str, Any]) -> str:
         self._check_open()
@@ -524,24 +634,32 @@ class InlineEngine:
         with self.lock:
             return self._groups.table()
 
-    def fail_waiting(self, item: InlineCall | InlineActor, reason: str) -> None:
+    def fail_waiting(self, item: Holder, reason: str) -> None:
         if isinstance(item, InlineActor):
             item.die(f"The actor is dead because {reason}")
+        elif isinstance(item, InlineAsyncTasks):
+            item.fail_all(TaskPlacementGroupRemoved(f"The task {item.function.name} cannot run: {reason}"))
         else:
             item.fail(TaskPlacementGroupRemoved(f"The task {item.spec.name} cannot run: {reason}"))
 
     def end_all_in(self, group: int, reason: str) -> None:
         for actor in [a for a in self.actors.values() if a.host.placement.place and a.host.placement.place[0] == group]:
             self.fail_waiting(actor, reason)
-        for call in list(self.pending.values()):
-            if call.grant is not None and call.grant.place is not None and call.grant.place[0] == group:
-                self.fail_waiting(call, reason)
+        holders: list[InlineCall | InlineAsyncTasks] = [*self.pending.values(), *self._async_tasks]
+        for holder in holders:
+            if holder.grant is not None and holder.grant.place is not None and holder.grant.place[0] == group:
+                self.fail_waiting(holder, reason)
 
     def give_back(self, holder: InlineCall | InlineActor) -> None:
         """What a call or an actor holds is free again."""
         with self.lock:
             grant, holder.grant = holder.grant, None
-            granted = self._scheduler.release(grant) if grant is not None else []
+        if grant is not None:
+            self.free(grant)
+
+    def free(self, grant: Grant) -> None:
+        with self.lock:
+            granted = self._scheduler.release(grant)
         self.settle(granted)
 
     def settle(self, granted: list[tuple[Any, Grant | None]]) -> None:
@@ -577,6 +695,8 @@ class InlineEngine:
             actor.die("The actor is dead because `klieg.shutdown()` was called.")
         self.tasks.host.exit("`klieg.shutdown()` was called.")
         self.tasks.host.pool.stop()
+        for channel in self._async_tasks:
+            channel.stop("`klieg.shutdown()` was called.")
         self.callbacks.stop(STOP_GRACE)
         UNREAD.ring = _never
         self._dropped.put(None)

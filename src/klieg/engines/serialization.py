@@ -94,7 +94,7 @@ def _view(buffer: Any) -> Any:
 
 
 def dumps_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], where: str, keep: KeepBuffer = copy_buffer
+    args: tuple[Any, ...], kwargs: dict[str, Any], name: str, keep: KeepBuffer = copy_buffer
 ) -> tuple[Serialized, list[Dependency] | None]:
     """The payload of a call's arguments, and the top-level refs among them, whose values are to be put in later.
 
@@ -121,7 +121,7 @@ def dumps_arguments(
     try:
         payload = dumps([tuple(plain), bound] if bound else tuple(plain), keep)
     except Exception as error:
-        raise explain(error, where, plain, bound) from error
+        raise explain(error, name, plain, bound) from error
     return payload, dependencies or None
 
 

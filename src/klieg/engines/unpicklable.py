@@ -14,16 +14,16 @@ BREADTH: Final = 200
 """Children looked at for each object, so that a huge list does not make the error slow."""
 
 
-def explain(error: Exception, where: str, args: list[Any], kwargs: dict[str, Any]) -> TypeError:
-    """The TypeError for arguments of `where` that could not be pickled because of `error`."""
-    for name, argument in [*((f"argument {i}", a) for i, a in enumerate(args)), *kwargs.items()]:
+def explain(error: Exception, name: str, args: list[Any], kwargs: dict[str, Any]) -> TypeError:
+    """The TypeError for arguments of the function or method `name` that could not be pickled because of `error`."""
+    for place, argument in [*((f"argument {i}", a) for i, a in enumerate(args)), *kwargs.items()]:
         if not _can_pickle(argument):
-            path, culprit = find(argument, name)
+            path, culprit = find(argument, place)
             return TypeError(
-                f"Could not pickle the arguments of {where}: {path} is {_short(culprit)}, which cannot be pickled "
+                f"Could not pickle the arguments of {name}(): {path} is {_short(culprit)}, which cannot be pickled "
                 f"({type(error).__name__}: {error})."
             )
-    return TypeError(f"Could not pickle the arguments of {where} ({type(error).__name__}: {error}).")
+    return TypeError(f"Could not pickle the arguments of {name}() ({type(error).__name__}: {error}).")
 
 
 def explain_value(error: Exception, where: str, value: Any) -> TypeError:
