@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import cloudpickle
 
-from klieg import actor, exceptions, remote_function, runtime_context, util
+from klieg import actor, exceptions, remote_function, runtime_context, runtime_env, util
 from klieg._version import __version__
 from klieg.actor import ActorClass, ActorHandle, method
 from klieg.api import (
@@ -110,6 +110,7 @@ __all__ = [
     "remote",
     "remote_function",
     "runtime_context",
+    "runtime_env",
     "shutdown",
     "util",
     "wait",

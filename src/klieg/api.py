@@ -24,6 +24,7 @@ from klieg.ids import NODE_ID
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
 from klieg.remote_function import RemoteFunction
 from klieg.runtime_context import node_labels
+from klieg.runtime_env import RuntimeEnv
 from klieg.settings import Settings
 
 P = ParamSpec("P")
@@ -47,7 +48,6 @@ IGNORED_BY_INIT = frozenset(
         "system_reserved_cpu",
         "system_reserved_memory",
         "proxy_server_url",
-        "runtime_env",
         "object_store_memory",
         "_temp_dir",
         "_system_config",
@@ -112,6 +112,7 @@ def init(
     stall_warning: float | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     **ignored: Any,
 ) -> Context:
@@ -130,6 +131,7 @@ def init(
             0: never; default: KLIEG_STALL_WARNING, or 10.
         ignore_reinit_error: return quietly if the runtime runs already.
         log_to_driver: False silences what workers print; default: True, or what RAY_LOG_TO_DRIVER says.
+        runtime_env: what tasks and actors find in their processes; see `klieg.runtime_env.RuntimeEnv`.
         labels: what you call this machine, for `get_runtime_context().get_node_labels()` and `nodes()`.
 
     Raises:
@@ -152,7 +154,12 @@ def init(
     total |= {key: _amount(key, value) for key, value in (resources or {}).items()}
     said: dict[str, Any] = {} if log_to_driver is None else {"log_to_driver": bool(log_to_driver)}
     said |= _thresholds(loop_warning=loop_warning, stall_warning=stall_warning)
-    settings = Settings(blocking_get=blocking_get, labels=_checked_labels(labels), **said)
+    settings = Settings(
+        blocking_get=blocking_get,
+        labels=_checked_labels(labels),
+        runtime_env=RuntimeEnv(**(runtime_env or {})).to_dict(),
+        **said,
+    )
     session.start(engine, total, namespace, settings)
     return Context(_facts())
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
+from klieg.runtime_env import RuntimeEnv
+
 Place = tuple[int, int]
 """(placement group, bundle); bundle -1: any of them."""
 
@@ -25,6 +27,8 @@ class Placement:
     """True if what is called from there runs in the same placement group, unless it says otherwise."""
     inherits: bool = True
     """True if it says nothing of a placement group itself."""
+    environment: str = ""
+    """The runtime environment, as `RuntimeEnv.dump` writes it: what was given or, towards the head, the whole of it."""
 
     @classmethod
     def of(cls, checked: Mapping[str, Any], cpus: float) -> Placement:
@@ -33,15 +37,16 @@ class Placement:
         Raises ValueError where the demand, or the bundle's index, does not fit the placement group.
         """
         demand = _demand(checked, cpus)
+        environment = RuntimeEnv(**checked.get("runtime_env", {})).dump()
         group, index, captures = _group_of(checked)
         if group is None:
             inherits = checked.get("scheduling_strategy") is None and checked.get("placement_group") in (
                 None,
                 "default",
             )
-            return cls(demand, inherits=inherits)
+            return cls(demand, inherits=inherits, environment=environment)
         _check_fits(group, index, demand)
-        return cls(demand, (int.from_bytes(group.id.binary(), "big"), index), captures, inherits=False)
+        return cls(demand, (int.from_bytes(group.id.binary(), "big"), index), captures, False, environment)
 
     def within(self, place: Place) -> Placement:
         """The same, in the placement group of the one who calls."""
@@ -49,17 +54,27 @@ class Placement:
 
     def dump(self) -> dict[str, Any]:
         """As JSON can carry it."""
-        return {"demand": dict(self.demand), "place": self.place, "captures": self.captures}
+        return {
+            "demand": dict(self.demand),
+            "place": self.place,
+            "captures": self.captures,
+            "environment": self.environment,
+        }
 
     @classmethod
     def load(cls, fields: Mapping[str, Any]) -> Placement:
         place = fields["place"]
-        return cls(fields["demand"], None if place is None else (place[0], place[1]), fields["captures"])
+        return cls(
+            demand=fields["demand"],
+            place=None if place is None else (place[0], place[1]),
+            captures=fields["captures"],
+            environment=fields["environment"],
+        )
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for those who can run in each other's stead."""
-        return tuple(sorted(self.demand.items())), self.place
+        return tuple(sorted(self.demand.items())), self.place, self.environment
 
 
 ANYWHERE: Final = Placement()

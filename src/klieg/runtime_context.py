@@ -8,6 +8,7 @@ from typing import Any
 from klieg import ids, session
 from klieg.concurrency.call import CURRENT
 from klieg.engines.objects import ActorToken
+from klieg.runtime_env import RuntimeEnv
 
 
 class RuntimeContext:
@@ -70,6 +71,15 @@ class RuntimeContext:
     def should_capture_child_tasks_in_placement_group(self) -> bool:
         """True if what is called from here runs in the same placement group, unless it says otherwise."""
         return session.captured_place() is not None
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """The runtime environment of this process; in the driver, that of what it calls."""
+        return RuntimeEnv(**session.environment)
+
+    def get_runtime_env_string(self) -> str:
+        """The same as JSON."""
+        return session.environment.dump() or "{}"
 
     # The actor
 

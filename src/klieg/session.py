@@ -9,11 +9,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from klieg import engine, environment, machine
+from klieg import engine, machine
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
+from klieg.environment import flag, text
 from klieg.exceptions import SystemError_
 from klieg.placement import Place, Placement
+from klieg.runtime_env import RuntimeEnv
 from klieg.settings import DEFAULT, Settings
 
 _lock = threading.RLock()
@@ -21,21 +23,24 @@ _lock = threading.RLock()
 settings: Settings = DEFAULT
 """What `init` was told; the same in every process of the runtime."""
 
+environment = RuntimeEnv()
+"""The runtime environment of what is called from this process, if the call adds nothing."""
+
 worker_host: Any = None
 """In a worker process, the host of its actor; seen also from threads that no call started."""
 
 
 def start(engine_name: str, resources: Mapping[str, float], namespace: str | None, given: Settings) -> Engine:
     """Start an engine and make it this process's."""
-    global settings
+    global settings, environment
     with _lock:
         if engine.current_or_none() is not None:
             raise RuntimeError(
                 "klieg is initialized already: was `klieg.init()` called twice? Pass ignore_reinit_error=True to "
                 "keep the first runtime, or call `klieg.shutdown()` before."
             )
-        settings = given
-        started = _make(engine_name, resources, namespace or environment.text("NAMESPACE") or uuid.uuid4().hex, given)
+        settings, environment = given, RuntimeEnv(**given.runtime_env)
+        started = _make(engine_name, resources, namespace or text("NAMESPACE") or uuid.uuid4().hex, given)
         engine.use(started)
         return started
 
@@ -54,11 +59,13 @@ def _make(name: str, resources: Mapping[str, float], namespace: str, given: Sett
 
 def stop() -> None:
     """End the runtime, if there is one. Safe to call twice, from any thread, from several at once."""
+    global environment
     with _lock:
         running = engine.current_or_none()
         if running is None or current_host() is not None:
             return
         engine.use(None)
+        environment = RuntimeEnv()
         running.shutdown()
 
 
@@ -98,7 +105,7 @@ def running_engine() -> Engine:
 
 
 def _auto_init() -> Engine:
-    if not environment.flag("ENABLE_AUTO_CONNECT", True):
+    if not flag("ENABLE_AUTO_CONNECT", True):
         raise SystemError_("klieg is not initialized, and RAY_ENABLE_AUTO_CONNECT=0 forbids to do it on first use.")
     with _lock:
         running = engine.current_or_none()

@@ -28,6 +28,8 @@ class Settings:
     """Seconds for which a method may hold an async actor's loop, or a cancelled call go on, unreported; 0: for ever."""
     stall_warning: float = dataclasses.field(default_factory=lambda: environment.seconds("STALL_WARNING", 10.0))
     """Seconds for which a full limit may let no call start, unreported; 0: for ever."""
+    runtime_env: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What tasks and actors find in their processes, if they do not say so themselves."""
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What the user calls this machine, as `get_runtime_context().get_node_labels()` tells it."""
     session_name: str = dataclasses.field(default_factory=_new_session_name)

@@ -44,6 +44,7 @@ from klieg.exceptions import (
     DeadlineExceededError,
     KliegError,
     ObjectLostError,
+    RuntimeEnvSetupError,
     RuntimeShutdownError,
     SystemError_,
     TaskPlacementGroupRemoved,
@@ -53,6 +54,7 @@ from klieg.ids import id_maker, new_process_number
 from klieg.machine import gpu_names
 from klieg.outcome import UNREAD, Error, Value
 from klieg.placement import Placement
+from klieg.runtime_env import RuntimeEnv
 from klieg.settings import Settings
 from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
 
@@ -416,6 +418,14 @@ def _never() -> None:
     return
 
 
+def _refuse_environment(environment: Mapping[str, Any]) -> None:
+    if environment:
+        raise RuntimeEnvSetupError(
+            f"A runtime environment ({', '.join(environment)}) needs a process of its own, and the inline engine runs "
+            "everything in this one: prepare this process, or use `init(engine='local')`."
+        )
+
+
 class InlineEngine:
     """All verbs in one process. See `klieg.engine.Engine` for what each promises."""
 
@@ -426,6 +436,7 @@ class InlineEngine:
         self.process = new_process_number()
         self.namespace = namespace
         self.lock = threading.RLock()
+        _refuse_environment(settings.runtime_env)
         gpus = gpu_names(resources.get("GPU", 0))
         self._scheduler: Scheduler[Holder] = Scheduler(resources, gpus, time.monotonic)
         self._groups = PlacementGroups(self, self._scheduler)
@@ -582,7 +593,8 @@ class InlineEngine:
         return self._scheduler.total(), self._scheduler.free()
 
     def check(self, placement: Placement, what: str, never: type[KliegError], removed: type[KliegError]) -> None:
-        """Raise one of the two errors for what can never be placed."""
+        """Raise one of the two errors for what can never be placed, RuntimeEnvSetupError for an environment."""
+        _refuse_environment(RuntimeEnv.load(placement.environment))
         with self.lock:
             reason = self._scheduler.why_never(placement.demand, placement.place)
             is_gone = self._groups.is_gone(placement.place)

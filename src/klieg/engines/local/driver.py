@@ -12,13 +12,16 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from klieg import session
 from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.interrupts import CtrlC
 from klieg.engines.local.reactor import Reactor
+from klieg.engines.surroundings import resolve
 from klieg.ids import new_process_number
 from klieg.machine import gpu_names
+from klieg.runtime_env import RuntimeEnv
 from klieg.settings import Settings
 
 START_TIMEOUT: Final = 60.0
@@ -55,6 +58,7 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
     """Start the head and return this process's engine; RuntimeError that says why if the machine refuses."""
     if sys.platform != "linux":
         raise RuntimeError("The local engine needs Linux; `init(engine='inline')` runs everywhere.")
+    session.environment = resolve(RuntimeEnv(), settings.runtime_env)
     gpus = gpu_names(resources.get("GPU", 0))
     process = new_process_number()
     ours, theirs = socket_pair()
@@ -123,6 +127,7 @@ def _say_hello(
         process=engine.process,
         resources=dict(resources),
         gpus=gpus,
+        environment=session.environment.dump(),
         runtime={
             "namespace": engine.namespace,
             "sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path],

@@ -9,6 +9,7 @@ The head is on the path of creation, placement and death only.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import logging
@@ -22,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from klieg import session
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import mode_of
 from klieg.engines import failures, serialization
@@ -41,6 +43,7 @@ from klieg.engines.local.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready
 from klieg.engines.placement_groups import ready_outcome
 from klieg.engines.serialization import Named
+from klieg.engines.surroundings import resolve
 from klieg.engines.unread import report_unread
 from klieg.exceptions import (
     ActorAlreadyExistsError,
@@ -58,6 +61,7 @@ from klieg.exceptions import (
 from klieg.ids import COUNTER_MASK, id_maker, new_process_number, process_of
 from klieg.outcome import UNREAD, Error, Outcome, Serialized, Value
 from klieg.placement import Placement
+from klieg.runtime_env import RuntimeEnv
 from klieg.task import STREAMS, ActorSpec, ClassInfo, TaskSpec
 
 logger = logging.getLogger("klieg")
@@ -140,6 +144,11 @@ class LocalEngine:
             self._deadlines.watch(call)
         return call.futures
 
+    def _surround(self, placement: Placement) -> Placement:
+        """The placement with the whole environment of what is called from this process."""
+        merged = resolve(session.environment, RuntimeEnv.load(placement.environment))
+        return dataclasses.replace(placement, environment=merged.dump())
+
     def _task_channel(self, spec: TaskSpec) -> TaskChannel:
         function = spec.function
         assert function is not None
@@ -148,13 +157,15 @@ class LocalEngine:
         key = (function.placement.key, self.exports.function(function).key if apart else b"", function.max_calls)
         channel = self._tasks.get(key)
         if channel is None:
+            made = TaskChannel(self, function, self._surround(function.placement))
             with self._lock:
-                channel = self._tasks.setdefault(key, TaskChannel(self, function))
+                channel = self._tasks.setdefault(key, made)
         return channel
 
     def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
         self._check_usable()
         info, options = spec.info, spec.options
+        placement = self._surround(options.placement)
         name = f"{info.name}.__init__"
         payload, dependencies = serialization.dumps_arguments(args, kwargs, name, self.store.keep)
         cls = export(spec.cls, f"the actor class {info.name}")
@@ -171,19 +182,19 @@ class LocalEngine:
             "namespace": namespace,
             "detached": options.lifetime == "detached",
             "max_restarts": options.max_restarts,
-            "placement": options.placement.dump(),
+            "placement": placement.dump(),
             "title": info.name,
             "info": described.hex(),
             "facts": {
                 "actor": number,
                 "name": options.name or "",
-                "placement": options.placement.dump(),
+                "placement": placement.dump(),
                 "mode": mode,
                 "max_concurrency": options.max_concurrency,
                 "info": described.hex(),
             },
         }
-        self._reserve(number, request, info.name, options.placement)
+        self._reserve(number, request, info.name, placement)
         call = OutgoingCall(TaskSpec(name, method="__init__"), payload, dependencies, self._next_id)
         channel.create(call, cls, process, request)
         self._channels[number] = channel

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from klieg.engines.calls import Channel, OutgoingCall
 from klieg.engines.local.peer import Peer
 from klieg.exceptions import TaskPlacementGroupRemoved, TaskUnschedulableError, WorkerCrashedError
+from klieg.placement import Placement
 from klieg.task import FunctionSpec
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ class Leased:
 class TaskChannel(Channel):
     """The tasks of this process that need the same resources."""
 
-    def __init__(self, engine: LocalEngine, function: FunctionSpec) -> None:
+    def __init__(self, engine: LocalEngine, function: FunctionSpec, placement: Placement) -> None:
         super().__init__(strict=False)
         self.engine = engine
-        self._placement = function.placement
+        self._placement = placement
         self._max_calls = function.max_calls
         """How many calls a worker may run before it ends; 0: no limit. Then all calls are of one function."""
         self._width = function.max_concurrency

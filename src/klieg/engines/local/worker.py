@@ -43,10 +43,12 @@ from klieg.engines.local.reactor import Reactor
 from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken
 from klieg.engines.returns import split_returns
+from klieg.engines.surroundings import settle
 from klieg.engines.unpicklable import explain_value
 from klieg.exceptions import TaskCancelledError
 from klieg.outcome import Serialized
 from klieg.placement import Placement
+from klieg.runtime_env import RuntimeEnv
 from klieg.settings import Settings
 from klieg.task import ClassInfo, FunctionSpec, TaskSpec
 
@@ -466,12 +468,12 @@ def main(head_socket: socket.socket) -> NoReturn:
         engine.on_head_lost = _end_now
         engine.on_failure = _fail_now
         session.settings = Settings.load(runtime["settings"])
-        _set_variables(config)
         engines.use(engine)
         show_warnings(config["title"])
         runner = Runner(engine, config)
         engine.runner = runner
         session.worker_host = runner.host
+        _surround(runner)
     runner.run()
 
 
@@ -489,8 +491,14 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def _set_variables(config: dict[str, Any]) -> None:
-    """What libraries look at when they are imported, which no worker has done yet."""
+def _surround(runner: Runner) -> None:
+    """Make the environment that the worker is to have. No library that looks at it has been imported yet."""
+    config = runner.config
+    session.environment = RuntimeEnv.load(config["environment"])
+    try:
+        settle(session.environment)
+    except OSError as error:
+        runner.leave(f"its runtime environment could not be set up: {error}", code=1)
     os.environ.setdefault("OMP_NUM_THREADS", str(config["threads"]))
     if config["gpus"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(config["gpus"])

@@ -57,6 +57,9 @@ logger = logging.getLogger("klieg")
 
 SHUT_DOWN: Final = "the runtime was shut down"
 
+SPECIAL_KEPT: Final = 8
+"""Idle task workers that are kept though their environment is not the runtime's own."""
+
 LEAVE_WITHIN: Final = 5.0
 """Seconds a worker gets to end by itself, its `atexit` hooks included, once it is not to be used again."""
 
@@ -71,6 +74,8 @@ class Shape:
     """Async tasks that run in it at a time."""
     threads: int = 1
     """What numeric libraries in it take for the number of CPUs: OMP_NUM_THREADS."""
+    environment: str = ""
+    """Its runtime environment, as text."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -195,6 +200,7 @@ class Head:
         self._runtime = message["runtime"]
         self._scheduler = Scheduler(message["resources"], message["gpus"], time.monotonic)
         self._groups = PlacementGroups(self, self._scheduler)
+        self._environment: str = message["environment"]
         client.process = message["process"]
         self._clients[client.process] = client
         self.reactor.call_at(time.monotonic(), self._refill)
@@ -431,14 +437,23 @@ class Head:
             return
         worker.lessee = 0
         if message["worn"] or (worker.grant is not None and worker.grant.gpus):
-            self._retire(worker)  # which keeps its resources until it is gone
+            self._retire(worker, "it has run as many calls as it may")  # which keeps its resources until it is gone
             return
         self._idle.setdefault(worker.shape, []).append(worker)
         self._release(worker)
+        self._thin_out(worker.shape)
 
-    def _retire(self, worker: Worker) -> None:
+    def _thin_out(self, shape: Shape) -> None:
+        """Keep few idle workers with environments of their own: each other one is of no use to most calls."""
+        special = [w for s, workers in self._idle.items() if s.environment != self._environment for w in workers]
+        if shape.environment != self._environment and len(special) > SPECIAL_KEPT:
+            oldest = special[0]
+            self._idle[oldest.shape].remove(oldest)
+            self._retire(oldest, "its environment was not needed any more")
+
+    def _retire(self, worker: Worker, reason: str) -> None:
         """Have the worker end by itself; it is not to be used again."""
-        worker.leaving = "it has run as many calls as it may"
+        worker.leaving = reason
         client = self._clients.get(worker.process)
         if client is not None:
             client.tell("leave", reason=worker.leaving)
@@ -532,6 +547,7 @@ class Head:
             width=shape.width,
             threads=shape.threads,
             gpus=grant.gpus,
+            environment=shape.environment,
             actor=actor.request["facts"] if actor is not None else None,
             holds_resources=bool(grant.need),
         )
@@ -654,7 +670,7 @@ class Head:
 
 
 def _shape_of(placement: Placement, width: int = 1) -> Shape:
-    return Shape(width, max(1, int(placement.demand.get("CPU", 1))))
+    return Shape(width, max(1, int(placement.demand.get("CPU", 1))), placement.environment)
 
 
 def _delay(actor: ActorRecord) -> float:
