@@ -116,6 +116,7 @@ class OutgoingCall:
     """A call that this process has made and that has no outcome yet."""
 
     __slots__ = (
+        "cancelled",
         "channel",
         "deadline",
         "dependencies",
@@ -161,6 +162,8 @@ class OutgoingCall:
         """The connection it was sent on, once it was."""
         self.parent: Any = None
         """The call that made it, if one did: `cancel` follows from there."""
+        self.cancelled = False
+        """True once the process that has it was asked to end it."""
         self.expired = False
         """True once its futures have been failed though the process that has it has not answered yet."""
         self.waiting = 0

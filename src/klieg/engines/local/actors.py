@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from klieg.engines import failures
-from klieg.engines.calls import Channel, OutgoingCall
+from klieg.engines.calls import Channel, OutgoingCall, cancelled_error
 from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.functions import Exported
@@ -196,6 +196,8 @@ class ActorChannel(Channel):
                 call.retries -= call.retries > 0
                 call.peer = None
                 again.append(call)
+            elif restarting is not None and call.cancelled:
+                call.fail(cancelled_error(call.spec))
             else:
                 call.fail(error)
         if again:

@@ -264,7 +264,7 @@ class LocalEngine:
         if peer is None:
             return
         number = call.id & COUNTER_MASK
-        call.retries = 0
+        call.cancelled, call.retries = True, 0
         peer.send(wire.CANCEL, number, wire.CANCEL_BODY.pack(wire.CANCELLED, recursive))
         if force and peer.pending.pop(number, None) is not None:
             self.head.tell("end_worker", process=peer.process)
