@@ -121,7 +121,7 @@ def wait_for_argument(kind, journal, gate):
 def queue_behind(kind, journal, gate):
     """A call that waits in its actor's mailbox, or for a worker."""
     if kind == "task":
-        for i in range(4):  # the runtime of the tests has four CPUs
+        for _ in range(4):  # the runtime of the tests has four CPUs
             wait_at.remote(gate)
         return run.remote(journal, "queued")
     if kind == "async":
@@ -130,7 +130,7 @@ def queue_behind(kind, journal, gate):
         journal.next()
     else:
         actor = KINDS[kind](journal)
-        for i in range(2 if kind == "threaded" else 1):
+        for _ in range(2 if kind == "threaded" else 1):
             actor.run.remote("first", gate)
             journal.next()
     return actor.run.remote("queued")
@@ -174,10 +174,8 @@ def test_a_generator_ends_with_the_error_as_its_last_ref(kind, journal):
 
 
 def test_what_has_finished_keeps_its_value(kind, journal):
-    if kind == "task":
-        ref = klieg.remote(lambda: "done").remote()
-    else:
-        ref = KINDS[kind](journal).quick.remote()
+    quick = klieg.remote(lambda: "done") if kind == "task" else KINDS[kind](journal).quick
+    ref = quick.remote()
     klieg.wait([ref])
     klieg.cancel(ref)
     assert klieg.get(ref) == "done"

@@ -331,3 +331,54 @@ def test_custom_resources_limit_what_runs(engine, gate, journal):
     assert journal.unread() == []
     gate.open()
     klieg.get(refs)
+
+
+# Async tasks.
+
+
+@klieg.remote(max_concurrency=3)
+async def meet(journal, gate):
+    journal.note("in", id(asyncio.get_running_loop()))
+    await asyncio.to_thread(gate.wait)
+    return "met"
+
+
+def test_async_tasks_share_one_loop_up_to_their_number(gate, journal):
+    refs = [meet.remote(journal, gate) for _ in range(3)]
+    assert len(set(journal.take(3))) == 1
+    gate.open()
+    assert klieg.get(refs) == ["met"] * 3
+
+
+def test_an_async_task_beyond_the_number_waits_or_has_another_worker(gate, journal, engine):
+    refs = [meet.remote(journal, gate) for _ in range(4)]
+    lines = journal.take(3 if engine == "inline" else 4)
+    assert klieg.wait(refs, num_returns=4, timeout=0.02)[0] == []
+    assert all(lines.count(line) <= 3 for line in lines)
+    gate.open()
+    assert klieg.get(refs) == ["met"] * 4
+
+
+def test_a_cancelled_async_task_sees_a_cancelled_error(journal):
+    @klieg.remote(max_concurrency=2)
+    async def wait(journal):
+        journal.note("in")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            journal.note("cleaned up")
+
+    ref = wait.remote(journal)
+    assert journal.next() == "in"
+    klieg.cancel(ref)
+    with pytest.raises(klieg.exceptions.TaskCancelledError):
+        klieg.get(ref, timeout=10)
+    assert journal.next() == "cleaned up"
+
+
+def test_an_async_generator_is_refused_with_a_number_too():
+    with pytest.raises(ValueError, match="async generator"):
+
+        @klieg.remote(max_concurrency=2)
+        async def stream():
+            yield 1
