@@ -27,6 +27,7 @@ from klieg.api import (
     shutdown,
     wait,
 )
+from klieg.executor import Executor
 from klieg.ids import (
     ActorClassID,
     ActorID,
@@ -78,6 +79,7 @@ __all__ = [
     "ClusterID",
     "ConcurrencyGroup",
     "DynamicObjectRefGenerator",
+    "Executor",
     "FunctionID",
     "JobID",
     "Language",

@@ -79,7 +79,7 @@ class ActorClass(Generic[T]):
             )
         return super().__new__(cls)
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """Create an actor and return its handle; the constructor runs in the actor's process, later.
 
         Raises:
@@ -136,7 +136,7 @@ class _ActorClassWithOptions(Generic[T]):
         self._actor_class = actor_class
         self._given = given
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         return _create(self._actor_class, self._given, args, kwargs)
 
 
@@ -272,7 +272,7 @@ class ActorMethod:
         self._name = name
         self._spec = spec
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Start the call and return its ref at once; with num_returns=k a list of refs, with "streaming" a generator.
 
         Raises:
@@ -342,6 +342,7 @@ def describe(cls: type, given: dict[str, Any]) -> ClassInfo:
         methods=methods,
         groups=groups,
         own_loops=own_loops,
+        max_concurrency=given.get("max_concurrency"),
         max_task_retries=given.get("max_task_retries", 0),
         max_pending_calls=given.get("max_pending_calls", -1),
         on_full=given.get("on_full", "raise"),

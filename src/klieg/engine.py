@@ -47,6 +47,9 @@ class Engine(Protocol):
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
         """Wait until `ready()`, which depends on the futures alone, or until the deadline; True if ready."""
 
+    def nudge(self) -> None:
+        """A future that somebody may wait for in `block` was resolved by this thread, without a message having come."""
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """A coroutine on this loop is about to sleep until a future resolves: see to it that results get in."""
 

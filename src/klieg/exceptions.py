@@ -77,6 +77,17 @@ class TaskError(KliegError):
             return self
         return _dual(self, cause)
 
+    def original(self) -> Exception:
+        """What the task raised, as its own type and nothing else, with the remote traceback as its cause.
+
+        This error itself if the original could not be rebuilt, or is of a kind that no future can hold.
+        """
+        cause = self.cause
+        if not isinstance(cause, Exception) or isinstance(cause, UNSAFE_IN_A_FUTURE):
+            return self
+        cause.__cause__ = RemoteTraceback(self.traceback_str)
+        return cause
+
     def __str__(self) -> str:
         return self.traceback_str
 
@@ -94,6 +105,13 @@ class TaskError(KliegError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_task_error, (self.function_name, self.traceback_str, self.cause, self.pid)
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a task as text; never raised, only the cause of what is."""
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0]}"
 
 
 UNSAFE_IN_A_FUTURE: Final = (StopIteration, StopAsyncIteration, GeneratorExit)

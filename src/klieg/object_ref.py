@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import time
 import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
@@ -13,11 +14,14 @@ from typing import Any, Generic, Self, TypeVar
 from klieg import engine, ids
 from klieg.engines import serialization
 from klieg.engines.calls import END_OF_STREAM, StreamFuture
-from klieg.engines.objects import ObjectFuture, Ref
+from klieg.engines.failures import NOTHING
+from klieg.engines.objects import ObjectFuture, Ref, seconds_left
 from klieg.engines.unwrap import error_of, unwrap
 from klieg.exceptions import TaskCancelledError
+from klieg.outcome import Value
 
 R = TypeVar("R", covariant=True)
+V = TypeVar("V")
 
 
 class ObjectRef(Ref, Generic[R]):
@@ -48,9 +52,9 @@ class ObjectRef(Ref, Generic[R]):
 
         Cancelling it affects neither the call nor other futures of the ref; its callbacks run on a thread of klieg's.
         """
-        copy: concurrent.futures.Future[R] = concurrent.futures.Future()
-
-        run = engine.current().callbacks.run
+        copy: ResultFuture[R] = ResultFuture()
+        running = engine.current()
+        run = running.callbacks.run
 
         def finish() -> None:
             if not copy.set_running_or_notify_cancel():
@@ -65,6 +69,7 @@ class ObjectRef(Ref, Generic[R]):
         future = self._future
         future.want()
         future.add_callback(lambda _: run(finish))
+        lead_by_running_loop(running)
         return copy
 
     def as_future(self) -> asyncio.Future[R]:
@@ -167,6 +172,48 @@ class ObjectRef(Ref, Generic[R]):
         if not serialization.note(self._future):
             engine.current().pin(self._future)
         return _restore, (self._future.id,)
+
+
+class ResultFuture(concurrent.futures.Future[V]):
+    """A `concurrent.futures.Future` whose waiters look for results themselves, as those in `get` do.
+
+    A thread that only slept until another one found the result would wait some milliseconds for each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bell = ObjectFuture(0)
+        self.add_done_callback(_ring)  # the first, so that those of users do not delay it
+
+    def result(self, timeout: float | None = None) -> V:
+        return super().result(self.wait(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(self.wait(timeout))
+
+    def wait(self, timeout: float | None = None) -> float | None:
+        """Wait until it is done, at most `timeout` seconds; returns what is left of them."""
+        running, bell = engine.current_or_none(), self._bell
+        if bell.outcome is not None or running is None:
+            return timeout
+        deadline = None if timeout is None else time.monotonic() + max(0, timeout)
+        running.block(lambda: bell.outcome is not None, (bell,), deadline)
+        return seconds_left(deadline)
+
+
+def _ring(done: concurrent.futures.Future[Any]) -> None:
+    assert isinstance(done, ResultFuture)
+    done._bell.resolve(Value(NOTHING))
+    running = engine.current_or_none()
+    if running is not None:
+        running.nudge()
+
+
+def lead_by_running_loop(running: engine.Engine) -> None:
+    """If this thread has an asyncio loop, have it look for results: it may be about to wait for a concurrent future."""
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        running.attach(loop)
 
 
 def _restore(number: int) -> ObjectRef[Any]:

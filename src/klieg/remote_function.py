@@ -36,7 +36,7 @@ class RemoteFunction(Generic[P, R]):
     def _spec(self) -> TaskSpec:
         return _spec_of(self._function, self._given, Signature.of(self._function))
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Start a call. The arguments are copied now; refs among them are replaced by their values before it runs.
 
         Raises:

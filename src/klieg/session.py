@@ -7,13 +7,13 @@ import os
 import threading
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from klieg import engine, machine
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
 from klieg.environment import flag, text
-from klieg.exceptions import SystemError_
+from klieg.exceptions import RuntimeShutdownError, SystemError_
 from klieg.placement import Place, Placement
 from klieg.runtime_env import RuntimeEnv
 from klieg.settings import DEFAULT, Settings
@@ -25,6 +25,9 @@ settings: Settings = DEFAULT
 
 environment = RuntimeEnv()
 """The runtime environment of what is called from this process, if the call adds nothing."""
+
+NO_AUTO_INIT: Final[set[int]] = set()
+"""Identifiers of threads that belong to one runtime: when it is over, they must not start another."""
 
 worker_host: Any = None
 """In a worker process, the host of its actor; seen also from threads that no call started."""
@@ -105,6 +108,8 @@ def running_engine() -> Engine:
 
 
 def _auto_init() -> Engine:
+    if threading.get_ident() in NO_AUTO_INIT:
+        raise RuntimeShutdownError
     if not flag("ENABLE_AUTO_CONNECT", True):
         raise SystemError_("klieg is not initialized, and RAY_ENABLE_AUTO_CONNECT=0 forbids to do it on first use.")
     with _lock:

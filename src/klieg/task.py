@@ -150,6 +150,8 @@ class ClassInfo:
     """The size of each declared concurrency group."""
     own_loops: frozenset[str] = frozenset()
     """The groups that have an event loop of their own."""
+    max_concurrency: int | None = None
+    """As it was given; None: 1,000 if the class is async, else 1."""
     max_task_retries: int = 0
     max_pending_calls: int = -1
     on_full: str = "raise"

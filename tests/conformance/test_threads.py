@@ -3,6 +3,8 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 import klieg
 
 THREADS = 16
@@ -11,6 +13,11 @@ THREADS = 16
 @klieg.remote
 def echo(x):
     return x
+
+
+@klieg.remote
+def pass_gate(gate):
+    gate.wait()
 
 
 @klieg.remote
@@ -124,3 +131,13 @@ def test_a_process_pool_of_pythons_own_works_beside():
 
     assert subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True).stdout == b"1\n"
     assert klieg.get(echo.remote(1)) == 1
+
+
+def test_a_call_that_another_thread_cancels_before_it_was_sent_wakes_who_waits_for_it(gate):
+    late = pass_gate.remote(gate)
+    held = echo.remote(late)
+    canceller = threading.Timer(0.1, klieg.cancel, [held])
+    canceller.start()
+    with pytest.raises(klieg.exceptions.TaskCancelledError):
+        klieg.get(held, timeout=10)
+    canceller.join()

@@ -542,6 +542,9 @@ class InlineEngine:
             with self.lock:
                 self._scheduler.reclaim(grant)
 
+    def nudge(self) -> None:
+        """Nothing to do: whoever waits has a callback on the future."""
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to do: whoever resolves a future wakes the loop."""
 

@@ -245,6 +245,9 @@ class LocalEngine:
         finally:
             self.head.tell("unblocked")
 
+    def nudge(self) -> None:
+        self.reactor.nudge()
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self.reactor.expect(loop)
 
@@ -259,6 +262,7 @@ class LocalEngine:
             return
         channel, error = call.channel, cancelled_error(call.spec)
         if channel is not None and channel.cancel_held(call, error):
+            self.nudge()
             return
         peer: Peer | None = call.peer
         if peer is None:
@@ -269,6 +273,7 @@ class LocalEngine:
         if force and peer.pending.pop(number, None) is not None:
             self.head.tell("end_worker", process=peer.process)
             call.fail(error)
+            self.nudge()
 
     def cancel_children(self, call: Call) -> None:
         """Cancel what a call of this process has called and still waits for."""
@@ -278,8 +283,10 @@ class LocalEngine:
     def _expire(self, call: OutgoingCall, error: DeadlineExceededError) -> None:
         """The call's time is up: its caller learns it now, whatever the process that has it still does."""
         if call.channel is not None and call.channel.cancel_held(call, error):
+            self.nudge()
             return
         call.expire(error)
+        self.nudge()
         peer: Peer | None = call.peer
         if peer is not None:
             peer.send(wire.CANCEL, call.id & COUNTER_MASK, wire.CANCEL_BODY.pack(wire.EXPIRED, False))
