@@ -31,7 +31,8 @@ from klieg.engine import Engine
 from klieg.engines.objects import seconds_left
 from klieg.exceptions import ActorDiedError, HeadDiedError, RuntimeShutdownError, TaskError
 from klieg.object_ref import ObjectRef, ResultFuture, lead_by_running_loop
-from klieg.options import DEFAULT_ASYNC_CONCURRENCY, task_demand
+from klieg.options import DEFAULT_ASYNC_CONCURRENCY
+from klieg.placement import Placement
 from klieg.remote_function import RemoteFunction
 
 P = ParamSpec("P")
@@ -224,7 +225,7 @@ class Executor(concurrent.futures.Executor):
     def _default_limit(self) -> int:
         if self._actor is not None:
             return _limit_of(self._actor)
-        cpus = task_demand(self._options).get("CPU", 0)
+        cpus = Placement.of(self._options, cpus=1).demand.get("CPU", 0)
         total = session.running_engine().resources()[0].get("CPU", 1)
         return max(1, int(total // cpus)) if cpus else DEFAULT_ASYNC_CONCURRENCY
 
