@@ -92,18 +92,6 @@ def test_functions_and_classes_survive_a_new_runtime(engine):
         klieg.shutdown()
 
 
-def test_a_hundred_runtimes_leave_nothing(engine):
-    klieg.init(engine=engine)
-    klieg.shutdown()
-    before = leaks.Snapshot.take()
-    for number in range(100):
-        klieg.init(engine=engine, num_cpus=1)
-        if number % 10 == 0:
-            assert klieg.get(echo.remote(number)) == number
-        klieg.shutdown()
-    assert leaks.leaks_after(before) == []
-
-
 def test_many_threads_may_shut_down_at_once(engine):
     klieg.init(engine=engine)
     Counter.remote()
