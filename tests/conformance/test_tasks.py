@@ -338,7 +338,7 @@ def test_custom_resources_limit_what_runs(engine, gate, journal):
 
 @klieg.remote(max_concurrency=3)
 async def meet(journal, gate):
-    journal.note("in", id(asyncio.get_running_loop()))
+    journal.note("in", os.getpid(), id(asyncio.get_running_loop()))  # two forked workers may use one address
     await asyncio.to_thread(gate.wait)
     return "met"
 
