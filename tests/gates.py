@@ -31,13 +31,13 @@ def soon_raises(error: type[Exception], attempt: Callable[[], object]) -> Except
     raise AssertionError(f"no {error.__name__} within {PATIENCE:g} s")
 
 
-def soon(condition: Callable[[], object]) -> bool:
+def soon(condition: Callable[[], object], patience: float = PATIENCE) -> bool:
     """True once the condition holds; False if it does not in the end.
 
     For what happens in another thread a moment after what a test can wait for, such as the end of
     the frame that has resolved a call.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if condition():
             return True

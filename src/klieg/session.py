@@ -108,8 +108,8 @@ def running_engine() -> Engine:
 
 
 def _auto_init() -> Engine:
-    if threading.get_ident() in NO_AUTO_INIT:
-        raise RuntimeShutdownError
+    if threading.get_ident() in NO_AUTO_INIT or CURRENT.get() is not None:
+        raise RuntimeShutdownError  # what has outlived its runtime starts no other
     if not flag("ENABLE_AUTO_CONNECT", True):
         raise SystemError_("klieg is not initialized, and RAY_ENABLE_AUTO_CONNECT=0 forbids to do it on first use.")
     with _lock:

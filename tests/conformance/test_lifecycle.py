@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 
+import gates
 import leaks
 import pytest
 
@@ -281,7 +282,10 @@ def test_a_bad_value_is_refused(engine, key, value, error):
         {"logging_level": "ERROR"},
         {"address": "local"},
         {"object_store_memory": 10**8},
-        {"runtime_env": {"env_vars": {"A_VARIABLE": "1"}}},
+        pytest.param(
+            {"runtime_env": {"env_vars": {"A_VARIABLE": "1"}}},
+            marks=pytest.mark.needs_process("an environment of its own needs one"),
+        ),
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -345,3 +349,17 @@ def test_the_death_of_the_head_fails_what_is_pending(engine):
     klieg.shutdown()
     klieg.init(engine=engine)
     assert klieg.get(echo.remote(1)) == 1
+
+
+def test_a_call_that_outlives_its_runtime_starts_no_other(gate, journal):
+    @klieg.remote
+    def outlive(gate, journal):
+        journal.note("in")
+        gate.wait()
+        klieg.put(1)
+
+    outlive.remote(gate, journal)
+    journal.next()
+    klieg.shutdown()
+    gate.open()
+    assert not gates.soon(klieg.is_initialized, patience=0.1)
