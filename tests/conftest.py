@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import gates
 import leaks
 
+from klieg.engines.local.stuck import Request, state_of
+
 NET_SECONDS = float(os.environ.get("KLIEG_TEST_NET_SECONDS", "40"))
 """No test takes this long unless it hangs."""
 
@@ -79,9 +81,9 @@ class DeadlockNet:
 
     def _show_workers(self) -> None:
         for pid in leaks.runtime_processes():
-            os.write(self._stderr, f"\nprocess {pid}:\n".encode())
-            os.kill(pid, signal.SIGUSR1)
-            time.sleep(0.3)  # for its dump to be written before the next one's
+            request = Request(pid)
+            time.sleep(0.3)  # for its stacks to be written
+            os.write(self._stderr, f"\nprocess {pid}, {state_of(pid)}:\n{request.read()}".encode())
         for pid in leaks.marked_processes():
             os.kill(pid, signal.SIGKILL)
 

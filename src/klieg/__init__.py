@@ -27,6 +27,7 @@ from klieg.api import (
     shutdown,
     wait,
 )
+from klieg.diagnosis import dump
 from klieg.executor import Executor
 from klieg.ids import (
     ActorClassID,
@@ -98,6 +99,7 @@ __all__ = [
     "cancel",
     "cloudpickle",
     "cluster_resources",
+    "dump",
     "exceptions",
     "get",
     "get_actor",

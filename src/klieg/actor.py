@@ -256,6 +256,7 @@ class ActorHandle(Generic[T]):
 def _restore_handle(number: int, info: ClassInfo) -> ActorHandle[Any]:
     token = serialization.known(number) or engine.current().token_of(number, info)
     assert isinstance(token, ActorToken)
+    token.channel.name = info.name
     if info.max_pending_calls > 0:
         token.channel.max_pending, token.channel.on_full = info.max_pending_calls, info.on_full
     return ActorHandle(token, info)

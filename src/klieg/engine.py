@@ -71,6 +71,10 @@ class Engine(Protocol):
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
         """For each concurrency group of the actor: calls queued, calls running, and the limit."""
 
+    def snapshot(self, timeout: float) -> list[dict[str, Any]]:
+        """What each process of the runtime is doing, this one first; of one that says nothing within `timeout` seconds
+        {"silent": {pid, title, state, stacks}}, of the others {pid, driver, actors, threads, outgoing}."""
+
     def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
         """Change how many calls of each group of the actor may run; it is done when this returns.
 

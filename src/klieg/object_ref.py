@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from typing import Any, Generic, Self, TypeVar
 
 from klieg import engine, ids
+from klieg.concurrency import stacks
 from klieg.engines import serialization
 from klieg.engines.calls import END_OF_STREAM, StreamFuture
 from klieg.engines.failures import NOTHING
@@ -248,6 +249,18 @@ def _arrival(future: ObjectFuture) -> Generator[Any, None, None]:
         if call is not None and call.spec.cancel_on_await_cancel:
             engine.current().cancel(future, force=False, recursive=True)
         raise
+
+
+def _what_arrives(frame: types.FrameType) -> str:
+    """What `_arrival` waits for, for those who read await stacks."""
+    future = frame.f_locals.get("future")
+    call = getattr(future, "call", None)
+    if call is None:
+        return f"a ref of another process, {future.id:x}" if isinstance(future, ObjectFuture) else "a ref"
+    return f"{call.spec.name} #{call.id & ids.COUNTER_MASK} of {call.channel.target if call.channel else 'nobody'}"
+
+
+stacks.EXPLAIN[_arrival.__code__] = _what_arrives
 
 
 def _prepare(future: ObjectFuture, loop: asyncio.AbstractEventLoop) -> None:

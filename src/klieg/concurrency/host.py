@@ -9,7 +9,6 @@ The same class runs the tasks of a task worker, which is an actor without an ins
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 import time
@@ -17,9 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from klieg.concurrency import stacks
 from klieg.concurrency.call import SPENT, Call, Executor, ExitActor, State
-from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread, run_sync
+from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread
 from klieg.concurrency.groups import Mailbox
 from klieg.concurrency.loops import WatchedLoop
 from klieg.concurrency.own_loops import OwnLoops
@@ -297,21 +295,6 @@ class Host:
     def running_in(self, group: str) -> list[Call]:
         """The calls that hold the places of a group."""
         return [c for c in list(self.calls.values()) if c.state is State.RUNNING and c.spec.group == group]
-
-    def describe_call(self, call: Call) -> list[str]:
-        """A line on a running call, and below it where it is."""
-        head = f"  {call.label}, running for {self.clock() - call.started:.1f} s"
-        return [head + ":", *(f"  {line}" for line in self._stack_of(call))]
-
-    def _stack_of(self, call: Call) -> list[str]:
-        for loop in self.loops():
-            task = loop.tasks.get(call)
-            if task is not None and task is not asyncio.current_task(loop.loop):
-                return stacks.task_stack(task)
-            found = stacks.call_stack(LoopExecutor._run, call)
-            if found:
-                return found
-        return stacks.call_stack(run_sync, call)
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 DEEPEST: Final = 200
@@ -33,6 +33,9 @@ _STEPS: Final = (
     ("ag_frame", "ag_await"),
     ("gi_frame", "gi_yieldfrom"),
 )
+
+_WAITED_WITH: Final = frozenset({"threading", "selectors", "queue"})
+"""Modules in whose functions klieg's own threads sleep."""
 
 Frames = Sequence[types.FrameType]
 
@@ -75,11 +78,19 @@ def task_stack(task: asyncio.Task[Any], level: int = 0) -> list[str]:
     if level >= NESTED:
         return [*lines, f"  waits for {len(children)} tasks"]
     for child in children[:CHILDREN]:
-        lines.append(f"  waits for {_name(child)}:")
+        lines.append(f"  waits for {name_of(child)}:")
         lines += [f"  {line}" for line in task_stack(child, level + 1)]
     if len(children) > CHILDREN:
         lines.append(f"  and for {len(children) - CHILDREN} more")
     return lines
+
+
+def awaited_by(task: asyncio.Task[Any], level: int = 0) -> Iterator[asyncio.Task[Any]]:
+    """The tasks that a suspended task waits for, and those that they wait for."""
+    if level < NESTED:
+        for child in _children(*awaited_frames(task.get_coro())):
+            yield child
+            yield from awaited_by(child, level + 1)
 
 
 def _children(frames: Frames, awaited: Any) -> list[asyncio.Task[Any]]:
@@ -89,14 +100,14 @@ def _children(frames: Frames, awaited: Any) -> list[asyncio.Task[Any]]:
         waited = (awaited,)
     elif hasattr(awaited, "_children"):  # of `gather`
         waited = awaited._children
-    elif frames and frames[-1].f_globals.get("__name__") == "asyncio.tasks":  # `asyncio.wait`, 3.11's `wait_for`
+    elif frames and _module(frames[-1]) == "asyncio.tasks":  # `asyncio.wait`, 3.11's `wait_for`
         waited = frames[-1].f_locals.get("fs") or (frames[-1].f_locals.get("fut"),)
-    elif frames and frames[-1].f_globals.get("__name__") == "asyncio.taskgroups":
+    elif frames and _module(frames[-1]) == "asyncio.taskgroups":
         waited = getattr(frames[-1].f_locals.get("self"), "_tasks", ())
     return [child for child in list(waited) if isinstance(child, asyncio.Task) and not child.done()]
 
 
-def _name(task: asyncio.Task[Any]) -> str:
+def name_of(task: asyncio.Task[Any]) -> str:
     return f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', 'unknown')})"
 
 
@@ -107,17 +118,40 @@ def loop_stack(thread: int) -> list[types.FrameType]:
         frames.pop(0)
     while frames and _is_loops(frames[0]):
         frames.pop(0)
-    return _without_own(frames)
+    return without_own(frames)
 
 
-def call_stack(runner: Callable[..., Any], call: Any) -> list[str]:
-    """Where the thread is that runs `runner(call)`, without what is around the user's code."""
+def frames_by_call(runners: Collection[types.CodeType]) -> dict[Any, list[types.FrameType]]:
+    """For each thread that is inside one of the runners, a function of a `call`: that call and the frames below it."""
+    found: dict[Any, list[types.FrameType]] = {}
     for ident in list(sys._current_frames()):
         frames = thread_frames(ident)
         for index, frame in enumerate(frames):
-            if frame.f_code is runner.__code__ and frame.f_locals.get("call") is call:
-                return _format(frames[index:])
-    return []
+            if frame.f_code in runners and (call := frame.f_locals.get("call")) is not None:
+                found[call] = frames[index:]
+    return found
+
+
+def tasks_of(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+    """The loop's unfinished tasks, asked from any thread."""
+    try:
+        return list(asyncio.all_tasks(loop))
+    except RuntimeError:  # they changed too often while they were listed: the next snapshot will have them
+        return []
+
+
+def place(frames: Frames) -> tuple[tuple[types.CodeType, int], ...]:
+    """What is equal for two stacks at the same place."""
+    return tuple((frame.f_code, frame.f_lineno) for frame in frames)
+
+
+def is_of_the_user(task: asyncio.Task[Any]) -> bool:
+    """False for a task that asyncio has made around something that somebody waits for."""
+    return any(not _is_loops(frame) for frame in awaited_frames(task.get_coro())[0])
+
+
+def place_of(task: asyncio.Task[Any]) -> tuple[tuple[types.CodeType, int], ...]:
+    return place(awaited_frames(task.get_coro())[0])
 
 
 def thread_frames(thread: int) -> list[types.FrameType]:
@@ -130,15 +164,28 @@ def thread_frames(thread: int) -> list[types.FrameType]:
     return frames[::-1]
 
 
-def thread_stacks() -> list[tuple[str, list[str]]]:
-    """(name, stack as lines) of every thread of this process but the one that asks."""
+def thread_stacks(without: Collection[types.CodeType] = ()) -> list[dict[str, Any]]:
+    """{name, stack as lines} of every thread of this process but those inside one of these functions.
+
+    klieg's own frames around the user's are left out, and what starts threads; so the stack of a thread that runs
+    nothing of the user's is empty.
+    """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    me = threading.get_ident()
+    threads = {ident: thread_frames(ident) for ident in list(sys._current_frames())}
     return [
-        (names.get(ident, f"thread {ident}"), format_frames(thread_frames(ident)))
-        for ident in list(sys._current_frames())
-        if ident != me
+        {"name": names.get(ident, f"thread {ident}"), "stack": format_frames(_of_the_user(frames))}
+        for ident, frames in threads.items()
+        if not any(frame.f_code in without for frame in frames)
     ]
+
+
+def _of_the_user(frames: list[types.FrameType]) -> list[types.FrameType]:
+    start = 0
+    if len(frames) > 1 and _is_own(frames[1]):  # the line with which the head's process began, and so a worker's
+        start = 1
+    while start < len(frames) and (_is_loops(frames[start]) or _module(frames[start]) == "threading"):
+        start += 1
+    return without_own(frames[start:])
 
 
 def format_frames(frames: Frames) -> list[str]:
@@ -148,24 +195,32 @@ def format_frames(frames: Frames) -> list[str]:
 
 
 def _format(frames: list[types.FrameType]) -> list[str]:
-    return format_frames(_without_own(frames))
+    return format_frames(without_own(frames))
 
 
-def _without_own(frames: list[types.FrameType]) -> list[types.FrameType]:
+def without_own(frames: list[types.FrameType]) -> list[types.FrameType]:
     """Without klieg's frames around the user's: those at the top, which run the call, and at the end, which wait."""
     start, end = 0, len(frames)
     while start < end and _is_own(frames[start]):
         start += 1
+    sleeps = end
+    while start < sleeps and _module(frames[sleeps - 1]) in _WAITED_WITH:
+        sleeps -= 1
+    if start < sleeps and _is_own(frames[sleeps - 1]):
+        end = sleeps
     while start < end and _is_own(frames[end - 1]):
         end -= 1
     return frames[start:end]
 
 
-def _is_loops(frame: types.FrameType) -> bool:
+def _module(frame: types.FrameType) -> str:
     name: str = frame.f_globals.get("__name__", "")
-    return name.startswith(("asyncio.", "klieg.", "selectors"))
+    return name
+
+
+def _is_loops(frame: types.FrameType) -> bool:
+    return _module(frame).startswith(("asyncio.", "klieg.", "selectors"))
 
 
 def _is_own(frame: types.FrameType) -> bool:
-    name: str = frame.f_globals.get("__name__", "")
-    return name.startswith("klieg.")
+    return _module(frame).startswith("klieg.")

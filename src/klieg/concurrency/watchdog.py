@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from klieg.concurrency import stacks
 from klieg.concurrency.call import Call, State
+from klieg.concurrency.snapshot import describe_calls
 
 if TYPE_CHECKING:
     from klieg.concurrency.executors import LoopExecutor
@@ -156,7 +157,7 @@ class Watchdog:
 
     def _describe_stall(self, group: Group, seconds: float) -> str:
         holders = self._host.running_in(group.name)
-        shown = [line for call in holders[:HOLDERS_SHOWN] for line in self._host.describe_call(call)]
+        shown = describe_calls(self._host, holders[:HOLDERS_SHOWN])
         more = len(holders) - HOLDERS_SHOWN
         return (
             f"{self._host.name}: the limit of {group.limit} of the concurrency group {group.name!r} has been reached, "
@@ -182,7 +183,7 @@ class Watchdog:
 
     def _tell_of_cancelled(self, call: Call, seconds: float) -> None:
         if self._first_time("goes on", call.spec.name):
-            stack = "\n".join(self._host.describe_call(call))
+            stack = "\n".join(describe_calls(self._host, [call]))
             self._report(
                 f"{call.spec.name}() is still running {seconds:.1f} s after it was cancelled: it has caught the "
                 "CancelledError (in a task: the KeyboardInterrupt) and gone on, or its cleaning up takes long. Its "

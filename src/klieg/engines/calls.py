@@ -279,6 +279,20 @@ class Channel:
         """Hand the call on; its arguments are there. Never raises, never waits."""
         raise NotImplementedError
 
+    name = ""
+    """The actor's class, where there is one."""
+    target = ""
+    """Whom the calls are for, in words."""
+
+    def unsent(self) -> list[tuple[OutgoingCall, str]]:
+        """The calls that are still here, and what each waits for, in words."""
+        with self._lock:
+            return [
+                *((call, "waits for room under max_pending_calls") for call, _ in self._outside),
+                *((call, "waits for its arguments") for call in self._late),
+                *((call, "waits for its arguments, or for a call before it") for call in self._held),
+            ]
+
     def came_back(self, call: OutgoingCall) -> None:
         """The call is no longer where it was sent: it was answered, or is to be sent again."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -21,6 +22,8 @@ from klieg import session
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
+from klieg.concurrency.snapshot import RUNNERS, snapshot_of
+from klieg.concurrency.stacks import thread_stacks
 from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
@@ -28,6 +31,7 @@ from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_e
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
+from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import PlacementGroups, ready_outcome
 from klieg.engines.returns import split_returns
 from klieg.engines.scheduler import Grant, Scheduler
@@ -50,7 +54,7 @@ from klieg.exceptions import (
     TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
-from klieg.ids import id_maker, new_process_number
+from klieg.ids import ActorID, id_maker, new_process_number
 from klieg.machine import gpu_names
 from klieg.outcome import UNREAD, Error, Value
 from klieg.placement import Placement
@@ -146,6 +150,10 @@ class InlineCall(Call):
 
 class InlineActor(Channel):
     """An actor in this process, and the channel to it."""
+
+    @property
+    def target(self) -> str:  # type: ignore[override]  # read-only here
+        return f"Actor({self.spec.info.name}, {ActorID.from_int(self.id).hex()})"
 
     def __init__(self, engine: InlineEngine, number: int, spec: ActorSpec) -> None:
         options, info = spec.options, spec.info
@@ -274,6 +282,8 @@ class InlineActor(Channel):
 
 class InlineTasks(Channel):
     """Tasks that are no coroutines: each takes its resources, runs on a pool thread and gives them back."""
+
+    target = "a worker"
 
     def __init__(self, engine: InlineEngine) -> None:
         super().__init__(strict=False)
@@ -731,6 +741,27 @@ class InlineEngine:
             for key in [key for key, named in self._names.items() if named is actor]:
                 del self._names[key]
         self.give_back(actor)
+
+    def snapshot(self, timeout: float) -> list[dict[str, Any]]:
+        hosts = [*(actor.host for actor in list(self.actors.values())), self.tasks.host]
+        return [
+            {
+                "process": self.process,
+                "pid": os.getpid(),
+                "driver": True,
+                "actors": [snapshot_of(host) for host in hosts],
+                "threads": thread_stacks(without=RUNNERS),
+                "outgoing": outgoing(self._outgoing()),
+            }
+        ]
+
+    def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
+        for channel in [*list(self.actors.values()), self.tasks]:
+            yield from ((call, channel.target, where) for call, where in channel.unsent())
+        for inline in list(self.pending.values()):
+            if inline.outgoing.channel is not None:
+                waits = inline.host is self.tasks.host and inline.grant is None
+                yield inline.outgoing, inline.outgoing.channel.target, "waits for resources" if waits else ""
 
     def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
         self._living(actor).host.resize(limits)

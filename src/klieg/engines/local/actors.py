@@ -45,6 +45,15 @@ class ActorChannel(Channel):
 
     # Calls
 
+    @property
+    def target(self) -> str:  # type: ignore[override]  # read-only here
+        return f"Actor({self.name}, {self._hex()})"
+
+    def unsent(self) -> list[tuple[OutgoingCall, str]]:
+        with self._lock:
+            waiting = [(call, "waits for the actor to start, or to come back") for call in self._backlog]
+        return [*super().unsent(), *waiting]
+
     def send(self, call: OutgoingCall) -> None:
         peer = self.peer
         if peer is not None and not self._backlog:

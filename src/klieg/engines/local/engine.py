@@ -20,12 +20,14 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from klieg import session
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import mode_of
+from klieg.concurrency.snapshot import RUNNERS
+from klieg.concurrency.stacks import thread_stacks
 from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
@@ -41,6 +43,7 @@ from klieg.engines.local.peer import Peer, Pending, Runner
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.local.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import ready_outcome
 from klieg.engines.serialization import Named
 from klieg.engines.surroundings import resolve
@@ -68,6 +71,9 @@ logger = logging.getLogger("klieg")
 
 KILLED: Final = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped."
+
+HEAD_GRACE: Final = 2.0
+"""Seconds that the head gets above what others get to answer a question that it passes on."""
 
 BLOCKED_AFTER: Final = 0.001
 """Seconds after which a task that waits gives its resources to others: a result about to come is not worth it."""
@@ -103,6 +109,8 @@ class LocalEngine:
         self._lock = threading.RLock()
         self._gone: BaseException | None = None
         """Why the runtime is over, once it is."""
+        self._questions: dict[str, Callable[[dict[str, Any]], Any]] = {"snapshot": lambda _: self._snapshot()}
+        """What other processes may ask of this one, through the head."""
         self.head_started = False
         self.head_warm = False
         """True once the head can fork workers; before that, it has none to end."""
@@ -349,6 +357,36 @@ class LocalEngine:
 
     def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
         self._ask_actor(actor, wire.RESIZE, json.dumps(limits).encode())
+
+    def snapshot(self, timeout: float) -> list[dict[str, Any]]:
+        self._check_usable()
+        answers: list[dict[str, Any]] = []
+        self.head.request("survey", lambda answer, _: answers.append(answer), question="snapshot", timeout=timeout)
+        self.reactor.block(lambda: bool(answers), time.monotonic() + timeout + HEAD_GRACE)
+        if not answers or "lost" in answers[0]:
+            silent = {"pid": 0, "title": "the head", "state": "so nothing is known of the workers", "stacks": ""}
+            return [self._snapshot(), {"silent": silent}]
+        return [self._snapshot(), *answers[0]["replies"], *({"silent": silent} for silent in answers[0]["silent"])]
+
+    def _snapshot(self) -> dict[str, Any]:
+        """What this process is doing."""
+        return {
+            "process": self.process,
+            "pid": self.pid,
+            "driver": self.runner is None,
+            "actors": self.runner.snapshot() if self.runner is not None else [],
+            "threads": thread_stacks(without=RUNNERS),
+            "outgoing": outgoing(self._outgoing()),
+        }
+
+    def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
+        for channel in [*list(self._channels.values()), *list(self._tasks.values())]:
+            yield from ((call, channel.target, where) for call, where in channel.unsent())
+        for peer in list(self._peers.values()):
+            for waiting in list(peer.pending.values()):
+                sent_to = waiting.channel if isinstance(waiting, OutgoingCall) else None
+                if isinstance(waiting, OutgoingCall) and sent_to is not None:
+                    yield waiting, sent_to.target, ""
 
     def _ask_actor(self, actor: ActorToken, kind: int, body: bytes) -> Any:
         """What the actor's process answers to a question that travels outside its calls; raises what it raises."""
@@ -602,6 +640,8 @@ class LocalEngine:
             self.head_warm = True
         elif verb == "peer":
             self.peer_of(message["process"], fds)
+        elif verb == "asked":
+            self.head.tell("reply", ticket=message["ticket"], reply=self._questions[message["question"]](message))
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
                 channel.somebody_waits()

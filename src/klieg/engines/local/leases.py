@@ -69,6 +69,8 @@ class Leased:
 class TaskChannel(Channel):
     """The tasks of this process that need the same resources."""
 
+    target = "a worker"
+
     def __init__(self, engine: LocalEngine, function: FunctionSpec, placement: Placement) -> None:
         super().__init__(strict=False)
         self.engine = engine
@@ -80,6 +82,11 @@ class TaskChannel(Channel):
         self._queue: deque[OutgoingCall] = deque()
         self._workers: dict[Peer, Leased] = {}
         self._requests: set[int] = set()
+
+    def unsent(self) -> list[tuple[OutgoingCall, str]]:
+        with self._lock:
+            waiting = [(call, "waits for a worker") for call in self._queue]
+        return [*super().unsent(), *waiting]
 
     def send(self, call: OutgoingCall) -> None:
         with self._lock:

@@ -147,7 +147,7 @@ class Reactor:
         """Wake whoever sleeps on the sockets. Takes no lock: finalizers may call it."""
         try:
             os.eventfd_write(self._bell, 1)
-        except OSError:  # closed
+        except (OSError, ValueError):  # closed
             return
 
     def on_events(self, mask: int) -> None:
@@ -187,8 +187,7 @@ class Reactor:
         self.detach_loops()
         self._drive_out()
         self._epoll.close()
-        os.close(self._bell)
-        os.close(self._alarm)
+        self._close_bells()
 
     def _drive_out(self) -> None:
         """Wake whoever leads, until nobody does: a thread that sleeps on closed descriptors would sleep for ever.
@@ -208,9 +207,13 @@ class Reactor:
             if handler is not self:
                 handler.let_go()
         self._epoll.close()
-        os.close(self._bell)
-        os.close(self._alarm)
+        self._close_bells()
+
+    def _close_bells(self) -> None:
+        bells = self._bell, self._alarm
         self._bell = self._alarm = -1  # finalizers ring on, and the numbers may soon be others'
+        for fd in bells:
+            os.close(fd)
 
     # Leading and following
 
@@ -336,7 +339,7 @@ class Reactor:
     def _wake_monitor(self) -> None:
         try:
             os.eventfd_write(self._alarm, 1)
-        except OSError:  # closed
+        except (OSError, ValueError):  # closed
             return
 
     def _until_next_timer(self) -> float | None:

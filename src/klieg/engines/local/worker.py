@@ -27,6 +27,7 @@ from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of
 from klieg.concurrency.loops import WatchedLoop
+from klieg.concurrency.snapshot import snapshot_of
 from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.calls import cancelled_error, expired_error
@@ -40,6 +41,7 @@ from klieg.engines.local.output import show_warnings
 from klieg.engines.local.peer import SPECS_KEPT, Peer
 from klieg.engines.local.process import set_title
 from klieg.engines.local.reactor import Reactor
+from klieg.engines.local.stuck import provide as provide_stacks
 from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken
 from klieg.engines.returns import split_returns
@@ -361,6 +363,9 @@ class Runner:
     def exit(self, reason: str) -> None:
         self.host.exit(reason)
 
+    def snapshot(self) -> list[dict[str, Any]]:
+        return [snapshot_of(self.host)]
+
     def stats(self) -> dict[str, dict[str, int]]:
         return self.host.stats()
 
@@ -457,6 +462,7 @@ def _flush_output() -> None:
 def main(head_socket: socket.socket) -> NoReturn:
     """What a forked process does for the rest of its life: it waits to be told what it is, and is that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    provide_stacks()
     reactor = Reactor()
     config = _receive_assignment(head_socket)
     failpoint("worker.before_hello")

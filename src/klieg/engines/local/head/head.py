@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from klieg.engines.local import output, wire
 from klieg.engines.local.connection import Link, socket_pair
 from klieg.engines.local.failpoints import failpoint
 from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
+from klieg.engines.local.head.survey import Survey
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.placement_groups import PlacementGroups
@@ -84,6 +86,7 @@ class Worker:
 
     process: int
     pid: int
+    title: str
     actor: ActorRecord | None
     shape: Shape
     grant: Grant | None = None
@@ -173,6 +176,9 @@ class Head:
         """What to do when a process dies."""
         self._early: dict[int, list[tuple[Client, Message, socket.socket]]] = {}
         """Connections to actors whose creation has not come through yet."""
+        self._surveys: dict[int, Survey] = {}
+        """Questions that are under way, by ticket."""
+        self._tickets = itertools.count(1).__next__
         self._driver = Client(self, 0, driver)
 
     def run(self) -> NoReturn:
@@ -508,6 +514,29 @@ class Head:
     def _on_resources(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         client.answer(message["request"], total=self._scheduler.total(), free=self._scheduler.free())
 
+    # Questions
+
+    def _on_survey(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """Ask every other process, or those that are named, and answer when they have, or when the time is up."""
+        ticket = self._tickets()
+
+        def answer(replies: list[Any], silent: list[Message]) -> None:
+            del self._surveys[ticket]
+            client.answer(message["request"], replies=replies, silent=silent)
+
+        survey = self._surveys[ticket] = Survey(self.reactor, message["timeout"], answer)
+        wanted = message.get("processes")
+        for other in list(self._clients.values()):
+            if other is not client and (wanted is None or other.process in wanted):
+                worker = self._workers.get(other.process)
+                survey.ask(other, worker, ticket, message["question"], message.get("details"))
+        survey.begin()
+
+    def _on_reply(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        survey = self._surveys.get(message["ticket"])
+        if survey is not None:
+            survey.take(client.process, message["reply"])
+
     # Birth and death
 
     def _on_group(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
@@ -537,7 +566,7 @@ class Head:
             spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
             return f"no worker process could be started: {error.strerror} (limits on processes or memory?)"
-        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, actor, shape, grant)
+        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, title, actor, shape, grant)
         client = self._clients[process] = Client(self, process, spare.sock)
         client.tell(
             "assign",
@@ -597,6 +626,8 @@ class Head:
             self._actor_lost(worker.actor, worker, exit)
         self._release(worker)
         self._orphans(worker.process)
+        for survey in list(self._surveys.values()):
+            survey.lost(worker.process)
         for tell in self._mourners.pop(worker.process, []):
             tell()
 
