@@ -1,4 +1,4 @@
-"""What one call may cost, in counts that no load on the machine changes: calls into klieg's code, bytes, processor time.
+"""What one call may cost, in counts that no load on the machine changes: calls, bytes, processor time.
 
 Seconds are measured by `benchmarks`, side by side with Ray and a bare loop; they would be a lottery in a test.
 """
