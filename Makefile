@@ -11,6 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEV := $(VENV)/.installed-dev
+DEV_RAY := $(VENV)/.installed-dev-ray
 DEMO := $(VENV)/.installed-demo
 BENCH := $(VENV)/.installed-bench$(if $(RAY),-ray)
 
@@ -20,11 +21,12 @@ INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
 # A .venv whose creation failed half-way must not pass for a good one.
 .DELETE_ON_ERROR:
-.PHONY: help demo test check page bench clean
+.PHONY: help demo test test-ray check page bench clean
 
 help:
 	@echo "make demo    watch it work: pages fetched, packed and counted (under a minute)"
 	@echo "make test    run the tests"
+	@echo "make test-ray  run the tests on a Ray cluster of two nodes on this machine"
 	@echo "make check   format, lint, types and layers"
 	@echo "make page    run every example of the page, on both engines"
 	@echo "make bench   measure it against a bare loop, and against Ray with RAY=1"
@@ -35,6 +37,10 @@ demo: $(DEMO)
 
 test: $(DEV)
 	$(RUN) -m pytest $(ARGS)
+
+# On a cluster of two nodes on this machine; a worker process of Ray takes half a second, so this takes a quarter of an hour.
+test-ray: $(DEV_RAY)
+	KLIEG_TEST_ENGINES=ray KLIEG_TEST_NET_SECONDS=120 $(RUN) -m pytest tests/conformance $(ARGS)
 
 check: $(DEV)
 	$(RUN) -m ruff format --check .
@@ -57,6 +63,11 @@ $(DEV): pyproject.toml | $(RUN)
 	@echo "installing klieg with its test and development tools into $(VENV)"
 	@$(INSTALL) '.[dev]'
 	@touch $@
+
+$(DEV_RAY): pyproject.toml | $(RUN)
+	@echo "installing klieg with its tests and Ray into $(VENV)"
+	@$(INSTALL) '.[dev,ray]'
+	@touch $@ $(DEV)
 
 $(DEMO): pyproject.toml | $(RUN)
 	@echo "installing klieg and what the demo needs into $(VENV)"

@@ -34,6 +34,9 @@ ENGINES = ["klieg.engines.inline", "klieg.engines.local", "klieg.engines.ray"]
 LATE = {
     ("klieg.session", "klieg.engines.inline"): "init() chooses the engine; the others are never loaded",
     ("klieg.session", "klieg.engines.local.driver"): "init() chooses the engine; this one needs Linux",
+    ("klieg.session", "klieg.engines.ray.cluster"): "init() chooses the engine; this one needs Ray",
+    ("klieg.engines.ray.cluster", "klieg"): "asks where the package lies, to ship it to the nodes",
+    ("klieg.engines.ray.tasks", "klieg.engines.ray.worker"): "in the function that Ray runs elsewhere, on a node",
     ("klieg.engines.local.driver", "klieg"): "asks where the package lies, to tell the head; nothing of it is used",
 }
 """Imports inside functions that may go up, and why. Those that go down need no leave."""

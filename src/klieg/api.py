@@ -102,12 +102,12 @@ class Context(Mapping[str, Any]):
 def init(
     address: str | None = None,
     *,
-    engine: Literal["local", "inline"] = "local",
+    engine: Literal["local", "inline", "ray"] = "local",
     num_cpus: float | None = None,
     num_gpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     namespace: str | None = None,
-    blocking_get: Literal["raise", "warn"] = "raise",
+    blocking_get: Literal["raise", "warn"] | None = None,
     loop_warning: float | None = None,
     stall_warning: float | None = None,
     ignore_reinit_error: bool = False,
@@ -119,12 +119,13 @@ def init(
     """Start the runtime. Called for you, with defaults, by the first use of anything that needs it.
 
     Args:
-        address: None or "local"; clusters are another engine's.
-        engine: "local" runs calls in worker processes, "inline" on threads and loops of this one.
+        address: of a Ray cluster, for engine="ray", which never guesses one: "auto", "host:port", "ray://host:port",
+            or "local" for one that is started now, on this machine, and stopped by `shutdown`.
+        engine: "local" runs calls in worker processes, "inline" on threads and loops of this one, "ray" on a cluster.
         num_cpus: tasks that may run at once; default: the CPUs this process may use.
         resources: custom resources, name to amount.
         namespace: where named actors of this program live; default: one of its own.
-        blocking_get: what a blocking `get` or `wait` on an async actor's event loop does.
+        blocking_get: what a blocking `get` or `wait` on an async actor's event loop does; default: "raise".
         loop_warning: seconds for which a method may hold an async actor's event loop, or a cancelled call go on, before
             a warning names it; 0: never; default: KLIEG_LOOP_WARNING, or 1.
         stall_warning: seconds for which a full limit may let no call start before a warning names those that run;
@@ -135,10 +136,11 @@ def init(
         labels: what you call this machine, for `get_runtime_context().get_node_labels()` and `nodes()`.
 
     Raises:
+        ConnectionError: there is no cluster at the address, or the engine takes none.
         RuntimeError: it runs already, an unknown keyword, or this machine cannot run it (the message says why).
     """
-    if address not in (None, "local"):
-        raise ConnectionError(f"address={address!r} needs a cluster; this engine runs on one machine: leave it out.")
+    if engine != "ray" and address not in (None, "local"):
+        raise ConnectionError(f"address={address!r} needs a cluster, and engine='ray'; {engine!r} runs on one machine.")
     if ignored.pop("local_mode", False):
         raise RuntimeError("local_mode is not supported; `init(engine='inline')` runs everything in this process.")
     unknown = sorted(set(ignored) - IGNORED_BY_INIT)
@@ -154,12 +156,12 @@ def init(
     total |= {key: _amount(key, value) for key, value in (resources or {}).items()}
     said: dict[str, Any] = {} if log_to_driver is None else {"log_to_driver": bool(log_to_driver)}
     said |= _thresholds(loop_warning=loop_warning, stall_warning=stall_warning)
-    settings = Settings(
-        blocking_get=blocking_get,
-        labels=_checked_labels(labels),
-        runtime_env=RuntimeEnv(**(runtime_env or {})).to_dict(),
-        **said,
-    )
+    if engine == "ray":
+        said["address"] = address
+    if blocking_get is not None:
+        said["blocking_get"] = blocking_get
+    said |= {"labels": _checked_labels(labels), "runtime_env": RuntimeEnv(**(runtime_env or {})).to_dict()}
+    settings = Settings(**{**session.defaults, **said})
     session.start(engine, total, namespace, settings)
     return Context(_facts())
 

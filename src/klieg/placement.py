@@ -11,6 +11,19 @@ from klieg.runtime_env import RuntimeEnv
 Place = tuple[int, int]
 """(placement group, bundle); bundle -1: any of them."""
 
+PASSED_ON: Final = (
+    "num_cpus",
+    "num_gpus",
+    "memory",
+    "resources",
+    "accelerator_type",
+    "runtime_env",
+    "scheduling_strategy",
+    "label_selector",
+    "fallback_strategy",
+)
+"""The options that an engine with several machines is told as they are."""
+
 ACCELERATOR: Final = "accelerator_type:"
 """How the resource is called that stands for a kind of accelerator, as in Ray; a call asks for a thousandth of it."""
 
@@ -29,6 +42,8 @@ class Placement:
     """True if it says nothing of a placement group itself."""
     environment: str = ""
     """The runtime environment, as `RuntimeEnv.dump` writes it: what was given or, towards the head, the whole of it."""
+    said: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The options as they were given, for an engine that passes them on; without those on placement groups."""
 
     @classmethod
     def of(cls, checked: Mapping[str, Any], cpus: float) -> Placement:
@@ -38,15 +53,16 @@ class Placement:
         """
         demand = _demand(checked, cpus)
         environment = RuntimeEnv(**checked.get("runtime_env", {})).dump()
+        said = {key: checked[key] for key in PASSED_ON if key in checked}
         group, index, captures = _group_of(checked)
         if group is None:
             inherits = checked.get("scheduling_strategy") is None and checked.get("placement_group") in (
                 None,
                 "default",
             )
-            return cls(demand, inherits=inherits, environment=environment)
+            return cls(demand, inherits=inherits, environment=environment, said=said)
         _check_fits(group, index, demand)
-        return cls(demand, (int.from_bytes(group.id.binary(), "big"), index), captures, False, environment)
+        return cls(demand, (int.from_bytes(group.id.binary(), "big"), index), captures, False, environment, said)
 
     def within(self, place: Place) -> Placement:
         """The same, in the placement group of the one who calls."""

@@ -25,12 +25,19 @@ settings: Settings = DEFAULT
 
 environment = RuntimeEnv()
 """The runtime environment of what is called from this process, if the call adds nothing."""
+defaults: dict[str, Any] = {}
+"""Settings that differ from klieg's own defaults in this program, unless `init` says otherwise."""
 
 NO_AUTO_INIT: Final[set[int]] = set()
 """Identifiers of threads that belong to one runtime: when it is over, they must not start another."""
 
 worker_host: Any = None
 """In a worker process, the host of its actor; seen also from threads that no call started."""
+
+
+def start_with(**settings: Any) -> None:
+    """Change what `init` and the first use take for settings that are not given; fields of `Settings`."""
+    defaults.update(settings)
 
 
 def start(engine_name: str, resources: Mapping[str, float], namespace: str | None, given: Settings) -> Engine:
@@ -57,7 +64,11 @@ def _make(name: str, resources: Mapping[str, float], namespace: str, given: Sett
         from klieg.engines.local.driver import start_driver  # needs Linux; the inline engine does not
 
         return start_driver(resources, namespace, given)
-    raise ValueError(f"There is no engine {name!r}; the engines are 'local' (the default) and 'inline'.")
+    if name == "ray":
+        from klieg.engines.ray.cluster import join_cluster  # needs Ray
+
+        return join_cluster(resources, namespace, given)
+    raise ValueError(f"There is no engine {name!r}; the engines are 'local' (the default), 'inline' and 'ray'.")
 
 
 def stop() -> None:
@@ -114,7 +125,7 @@ def _auto_init() -> Engine:
         raise SystemError_("klieg is not initialized, and RAY_ENABLE_AUTO_CONNECT=0 forbids to do it on first use.")
     with _lock:
         running = engine.current_or_none()
-        return running if running is not None else start("local", machine.resources(), None, Settings())
+        return running if running is not None else start("local", machine.resources(), None, Settings(**defaults))
 
 
 capturing = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from klieg import environment
@@ -32,6 +32,10 @@ class Settings:
     """What tasks and actors find in their processes, if they do not say so themselves."""
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What the user calls this machine, as `get_runtime_context().get_node_labels()` tells it."""
+    address: str | None = None
+    """Of the Ray cluster, for the engine that needs one."""
+    worker_imports: Sequence[str] = ()
+    """Modules that every worker imports before it runs anything."""
     session_name: str = dataclasses.field(default_factory=_new_session_name)
 
     def thresholds(self) -> Thresholds:

@@ -86,6 +86,7 @@ class Async:
         return True
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 @pytest.mark.parametrize("method", ["hold_sync", "hold_async"])
 def test_a_method_that_holds_the_loop_is_named_with_its_stack(gate, warnings, method):
     actor = Async.remote()
@@ -98,6 +99,7 @@ def test_a_method_that_holds_the_loop_is_named_with_its_stack(gate, warnings, me
     klieg.get(ref)
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 def test_a_method_that_holds_the_loop_again_is_not_named_again(gate, warnings, tmp_path):
     actor = Async.remote()
     held = actor.hold_sync.remote(gate)
@@ -112,6 +114,7 @@ def test_a_method_that_holds_the_loop_again_is_not_named_again(gate, warnings, t
     assert warnings.text().count("Async.hold_sync() has held") == 1
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 def test_a_task_of_a_call_that_holds_the_loop_is_named(gate, warnings):
     actor = Async.remote()
     ref = actor.hold_in_task.remote(gate)
@@ -121,6 +124,7 @@ def test_a_task_of_a_call_that_holds_the_loop_is_named(gate, warnings):
     klieg.get(ref)
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 def test_a_callback_that_holds_the_loop_is_named(gate, warnings):
     actor = Async.remote()
     ref = actor.hold_in_callback.remote(gate)
@@ -154,6 +158,7 @@ def test_a_constructor_may_take_its_time(warnings):
     assert warnings.text() == ""
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 def test_a_full_limit_without_progress_is_reported_with_who_holds_it(warnings):
     @klieg.remote(max_concurrency=2)
     class Stuck:
@@ -179,6 +184,7 @@ def test_a_full_limit_without_progress_is_reported_with_who_holds_it(warnings):
     klieg.wait(refs, num_returns=3, timeout=10)
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 def test_a_full_group_of_threads_is_reported_with_its_stacks(gate, warnings):
     @klieg.remote(max_concurrency=2)
     class Pool:
@@ -206,6 +212,7 @@ def test_a_full_limit_that_makes_progress_is_not_reported(warnings):
     assert "has been reached" not in warnings.text()
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 def test_a_cancelled_call_that_goes_on_is_reported(warnings, journal):
     @klieg.remote
     class Stubborn:
@@ -264,6 +271,7 @@ def test_a_threshold_that_is_no_number_of_seconds_is_refused(engine, wrong, erro
             klieg.init(engine=engine, **{name: wrong})
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 def test_the_environment_sets_the_thresholds(engine, gate, warnings, monkeypatch):
     klieg.shutdown()
     monkeypatch.setenv("KLIEG_LOOP_WARNING", "0.05")

@@ -222,6 +222,7 @@ def test_an_actor_can_be_killed_by_a_task():
     assert_dead(plain)
 
 
+@pytest.mark.not_on_ray("Ray does not say how a process ended")
 @dies
 @pytest.mark.parametrize("code", [0, 7])
 def test_os_exit_ends_the_actor_and_the_code_is_told(actor, code):
@@ -233,6 +234,7 @@ def test_os_exit_ends_the_actor_and_the_code_is_told(actor, code):
 SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGTERM]
 
 
+@pytest.mark.not_on_ray("Ray does not say how a process ended")
 @dies
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_signal_that_ends_the_actor_is_named(actor, number):
@@ -282,6 +284,7 @@ def test_all_calls_inside_an_async_actor_fail_when_it_dies():
             klieg.get(ref, timeout=10)
 
 
+@pytest.mark.not_on_ray("Ray does not say how a process ended")
 @dies
 def test_a_death_between_calls_shows_at_the_next():
     plain = Plain.remote()
@@ -291,6 +294,7 @@ def test_a_death_between_calls_shows_at_the_next():
     assert "SIGKILL" in str(error)
 
 
+@pytest.mark.not_on_ray("Ray does not say how a process ended")
 @dies
 def test_a_death_in_the_constructor_is_told():
     @klieg.remote
@@ -324,6 +328,7 @@ def test_other_actors_do_not_notice_a_death():
     assert klieg.get(refs) == ["pong"] * 50
 
 
+@pytest.mark.not_on_ray("Ray does not say how a process ended")
 @dies
 def test_a_task_whose_worker_dies_says_how():
     @klieg.remote(max_retries=0)

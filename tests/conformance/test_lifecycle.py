@@ -58,6 +58,7 @@ def test_a_second_init_is_refused(engine):
     assert klieg.get(echo.remote(1)) == 1
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_a_second_init_can_be_ignored(engine):
     klieg.init(engine=engine, num_cpus=3)
     klieg.init(engine=engine, num_cpus=7, ignore_reinit_error=True)
@@ -326,6 +327,7 @@ def test_a_shutdown_inside_an_actor_does_not_end_the_runtime(engine):
     assert klieg.get(actor.ping.remote(), timeout=10) is True
 
 
+@pytest.mark.not_on_ray("Ray starts the processes")
 @pytest.mark.needs_process("inline there are no processes")
 def test_every_process_of_the_runtime_carries_its_mark(engine):
     klieg.init(engine=engine, num_cpus=2)
@@ -335,6 +337,7 @@ def test_every_process_of_the_runtime_carries_its_mark(engine):
     assert len(leaks.runtime_processes()) >= 3
 
 
+@pytest.mark.not_on_ray("there is no head of klieg's; Ray ends a driver whose head dies")
 @pytest.mark.needs_process("inline there is no head")
 def test_the_death_of_the_head_fails_what_is_pending(engine):
     klieg.init(engine=engine)

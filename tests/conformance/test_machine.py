@@ -17,6 +17,7 @@ def klieg_runtime(nothing_leaks):
     klieg.shutdown()
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_there_is_one_node_and_it_has_the_runtimes_resources(engine):
     klieg.init(engine=engine, num_cpus=3, resources={"gold": 2})
     (node,) = klieg.nodes()
@@ -87,6 +88,7 @@ def test_a_number_of_retries_that_is_none_is_refused_with_the_variables_name(eng
         klieg.remote(lambda: 1).remote()
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_all_cpus_of_the_machine_count_on_request(engine, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 77)
     monkeypatch.setenv("RAY_USE_MULTIPROCESSING_CPU_COUNT", "1")
@@ -94,6 +96,7 @@ def test_all_cpus_of_the_machine_count_on_request(engine, monkeypatch):
     assert klieg.cluster_resources()["CPU"] == 77
 
 
+@pytest.mark.not_on_ray("Ray brings the output to the driver, with its own prefix")
 @pytest.mark.parametrize(
     ("variable", "argument", "printed"), [("0", None, ""), ("0", True, "heard\n"), ("1", False, "")]
 )

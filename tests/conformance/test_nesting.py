@@ -54,6 +54,7 @@ def test_a_task_that_waits_gives_its_cpu_back(engine, verb):
     assert klieg.get(outer.remote(), timeout=10) == 2
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_a_task_that_goes_on_has_its_cpu_again(engine):
     klieg.shutdown()
     klieg.init(engine=engine, num_cpus=1)
@@ -183,6 +184,7 @@ def test_a_task_puts_a_value_that_outlives_it():
     assert klieg.get(ref) == "kept"
 
 
+@pytest.mark.not_on_ray("Ray still reads the copy in the store of a node")
 @pytest.mark.needs_process("inline, the owner of everything is this process")
 def test_a_value_whose_owner_died_is_lost_with_a_clear_error():
     @klieg.remote

@@ -132,6 +132,7 @@ def test_a_task_knows_what_it_holds():
     assert klieg.get(held.remote()) == {"CPU": 2.0}
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_resources_are_counted(gate, journal):
     @klieg.remote(num_cpus=3)
     def hold(gate):

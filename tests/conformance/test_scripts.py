@@ -10,6 +10,8 @@ import leaks
 import programs
 import pytest
 
+pytestmark = pytest.mark.not_on_ray("how a driver starts and ends there is Ray's affair, and takes seconds")
+
 
 @pytest.fixture(autouse=True)
 def klieg_runtime(engine, nothing_leaks):

@@ -122,6 +122,7 @@ def test_methods_run_beside_the_main_thread():
         klieg.get(actor.set_handler.remote())
 
 
+@pytest.mark.not_on_ray("a worker's main thread is Ray's own")
 @pytest.mark.needs_process("the main thread of this process is the test's")
 def test_the_constructor_runs_in_the_main_thread():
     @klieg.remote(max_concurrency=2)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from klieg.engines import failures
 from klieg.engines.calls import Channel, OutgoingCall, cancelled_error
+from klieg.engines.functions import Exported
 from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
-from klieg.engines.local.functions import Exported
 from klieg.engines.local.peer import Peer, Pending
 from klieg.exceptions import ActorDiedError, ActorUnavailableError
 

@@ -32,11 +32,11 @@ from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
+from klieg.engines.functions import Exports, export
 from klieg.engines.local import wire
 from klieg.engines.local.actors import ActorChannel
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.control import HeadClient
-from klieg.engines.local.functions import Exports, export
 from klieg.engines.local.leases import TaskChannel
 from klieg.engines.local.ownership import BorrowedFuture, BorrowedToken, Loans
 from klieg.engines.local.peer import Peer, Pending, Runner

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from klieg.engines import failures
 from klieg.engines.calls import OutgoingCall, StreamFuture
+from klieg.engines.functions import Exported
 from klieg.engines.local import wire
 from klieg.engines.local.connection import Link
-from klieg.engines.local.functions import Exported
 from klieg.engines.objects import ObjectFuture
 from klieg.engines.serialization import Named
 from klieg.exceptions import ObjectLostError

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -31,10 +32,10 @@ from klieg.concurrency.snapshot import snapshot_of
 from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.calls import cancelled_error, expired_error
+from klieg.engines.functions import KEY_SIZE, Imports
 from klieg.engines.local import wire
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.failpoints import ARMED, PLAN, failpoint
-from klieg.engines.local.functions import KEY_SIZE, Imports
 from klieg.engines.local.interrupts import InterruptTasks
 from klieg.engines.local.loops import ActorSelector
 from klieg.engines.local.output import show_warnings
@@ -475,6 +476,8 @@ def main(head_socket: socket.socket) -> NoReturn:
         engine.on_failure = _fail_now
         session.settings = Settings.load(runtime["settings"])
         engines.use(engine)
+        for name in session.settings.worker_imports:
+            importlib.import_module(name)
         show_warnings(config["title"])
         runner = Runner(engine, config)
         engine.runner = runner

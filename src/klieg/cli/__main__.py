@@ -1,0 +1,7 @@
+"""`python -m klieg.cli` is the command `klieg`."""
+
+import sys
+
+from klieg.cli import main
+
+sys.exit(main())

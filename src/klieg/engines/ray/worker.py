@@ -1,0 +1,673 @@
+"""In a worker process of Ray: one klieg actor, or one task after another, around the concurrency core.
+
+    exchange ──► Line (in the caller's order) ──► Host.deliver ──► executor ──► Delivery.succeed ──► Line ──► exchange
+
+A klieg actor is one async Ray actor. Ray's default event loop takes the exchanges and is the loop of an async klieg
+actor; what acts on the queue from outside it (cancel, resize, statistics) has a loop of its own, in Ray's terms a
+concurrency group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+import ray
+
+from klieg import engine as engines
+from klieg import session as process_session
+from klieg.concurrency.call import Call
+from klieg.concurrency.executors import run_sync
+from klieg.concurrency.generators import Stream
+from klieg.concurrency.host import Host, limits_of
+from klieg.concurrency.watchdog import Watchdog
+from klieg.engines import failures, serialization
+from klieg.engines.calls import cancelled_error, expired_error
+from klieg.engines.functions import Exported, Imports
+from klieg.engines.loops import new_loop, watched
+from klieg.engines.objects import ObjectFuture
+from klieg.engines.ray import parcels
+from klieg.engines.ray.actors import RayToken
+from klieg.engines.ray.engine import RayEngine, payload_in
+from klieg.engines.ray.interrupts import Interrupts
+from klieg.engines.ray.messages import (
+    ERROR,
+    EXPIRED,
+    ITEM,
+    LARGE,
+    SPECS_KEPT,
+    VALUE,
+    VALUES,
+    ActorFacts,
+    CallRecord,
+    Message,
+    Record,
+    Session,
+    close,
+    open_,
+)
+from klieg.engines.ray.trouble import quote
+from klieg.engines.returns import split_returns
+from klieg.engines.unpicklable import explain_value
+from klieg.outcome import Serialized
+from klieg.placement import Placement
+from klieg.task import ClassInfo, FunctionSpec, TaskSpec
+
+logger = logging.getLogger("klieg")
+
+EXCHANGES: Final = 100_000
+"""Ray calls that an actor may have open: one for each caller that waits, and a few that just bring calls."""
+
+EXIT_GRACE: Final = 1.0
+"""Seconds that callers get to fetch the last outcomes of an actor that exits, and leftover tasks to clean up."""
+
+
+def join(session: Session, in_task: bool) -> RayEngine:
+    """The engine of this process for the runtime; Ray gives one process to one runtime after another."""
+    engine = engines.current_or_none()
+    if isinstance(engine, RayEngine) and engine.session.key == session.key:
+        return engine
+    if isinstance(engine, RayEngine):
+        engine.shutdown()
+    sys.path.extend(path for path in session.paths if path not in sys.path and os.path.isdir(path))
+    engine = RayEngine(session, host_actor, in_task)
+    engines.use(engine)
+    process_session.settings = session.settings
+    return engine
+
+
+_imports = Imports()
+
+
+# Actors
+
+
+class KnownSpec:
+    """A spec that a caller has described: what all its calls have in common."""
+
+    __slots__ = ("function", "spec", "target")
+
+    def __init__(self, spec: TaskSpec, exported: Exported | None, host: Host, placement: Placement) -> None:
+        self.spec = spec if exported is None else spec.replace(function=stand_in(spec, placement))
+        self.target = host.special(spec.method)
+        self.function = None if exported is None else exported.key
+        if exported is not None:
+            _imports.add(exported.key, exported.data)
+
+
+def stand_in(spec: TaskSpec, placement: Placement) -> FunctionSpec:
+    """Says that the spec is a task's; the function itself is loaded when it is called."""
+    return FunctionSpec(_absent, spec.name, placement)
+
+
+def _absent() -> None:
+    return
+
+
+class Delivery(Call):
+    """A call that came in an exchange."""
+
+    __slots__ = ("function", "home", "line", "payload", "values")
+
+    def __init__(
+        self, home: HostActor, line: Line, number: int, known: KnownSpec, payload: Serialized, values: Any
+    ) -> None:
+        super().__init__(number, line.caller, known.spec, known.target)
+        self.home = home
+        self.line = line
+        self.function = known.function
+        self.payload: Serialized | None = payload
+        self.values: list[tuple[int | str, Serialized]] | None = values
+
+    def large(self) -> list[parcels.Stored]:
+        """What of the arguments is in Ray's store."""
+        values = self.values or ()
+        return [p for p in (self.payload, *(value for _, value in values)) if isinstance(p, parcels.Stored)]
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.function is not None:
+            self.target = _imports.load(self.function)
+        payload, self.payload = self.payload, None
+        values, self.values = self.values, None
+        return serialization.loads_arguments(payload or b"", values)
+
+    def succeed(self, value: Any) -> None:
+        try:
+            payloads = split_returns(value, self.spec, parcels.raw)
+        except BaseException as error:
+            self.fail(error)
+            return
+        boxed = [self.home.box(payload) for payload in payloads]
+        self.line.finish((self.id, VALUE, boxed[0]) if len(boxed) == 1 else (self.id, VALUES, boxed))
+
+    def fail(self, error: BaseException) -> None:
+        self.line.finish((self.id, ERROR, failures.dumps(error, self.spec.name)))
+
+    def open_stream(self) -> Stream:
+        self.stream = Stream(self._emit, self.spec.backpressure)
+        taken = self.home.grants.pop((self.caller, self.id), 0)
+        if taken < 0:
+            self.stream.close()
+        else:
+            self.stream.grant(taken)
+        return self.stream
+
+    def _emit(self, index: int, item: Any) -> None:
+        try:
+            payload = _dumps_raw(item)
+        except Exception as error:
+            raise explain_value(error, f"item {index} of {self.spec.name}()", item) from error
+        self.line.add((self.id, ITEM, index, self.home.box(payload)))
+
+
+class Construction(Call):
+    """The first call of an actor. Its outcome is that of the Ray actor's own constructor."""
+
+    __slots__ = ("done", "loop", "opened")
+
+    def __init__(self, spec: TaskSpec, caller: int, opened: Callable[[], Any]) -> None:
+        super().__init__(0, caller, spec, None)
+        self.opened = opened
+        self.loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[BaseException | None] = self.loop.create_future()
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        arguments: tuple[tuple[Any, ...], dict[str, Any]] = self.opened()
+        return arguments
+
+    def succeed(self, value: Any) -> None:
+        self._end(None)
+
+    def fail(self, error: BaseException) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self.loop.call_soon_threadsafe(self.done.set_result, error)
+
+
+class Line:
+    """One caller, as the actor sees it: its exchanges in their order, and the outcomes that wait to be fetched."""
+
+    def __init__(self, caller: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.caller = caller
+        self.specs: dict[int, KnownSpec] = {}
+        self.unfinished = 0
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._next = 0
+        self._early: dict[int, asyncio.Future[None]] = {}
+        self._records: deque[Record] = deque()
+        self._returned = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._woken = False
+        self._lock = threading.Lock()
+        self.closing = False
+        self._empty: asyncio.Future[None] | None = None
+        """Set when the last records are fetched, once the actor waits for that."""
+
+    async def turn(self, number: int) -> None:
+        """Wait until every earlier exchange has delivered its calls: Ray may start them in another order."""
+        if number != self._next:
+            self._early[number] = self._loop.create_future()
+            await self._early[number]
+            del self._early[number]
+
+    def next(self) -> None:
+        self._next += 1
+        following = self._early.get(self._next)
+        if following is not None and not following.done():
+            following.set_result(None)
+
+    def finish(self, record: Record) -> None:
+        """A call has its outcome; from any thread."""
+        with self._lock:
+            self.unfinished -= 1
+        self.add(record)
+
+    def add(self, record: Record) -> None:
+        self._records.append(record)
+        if self._waiter is None or self._woken:
+            return
+        self._woken = True
+        if threading.get_ident() == self._loop_thread:
+            self._wake()
+        else:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._woken = False
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def fetch(self) -> Message:
+        """What is ready; waits for it if no other exchange of this caller does."""
+        if not self._records and self._waiter is None and self.unfinished and not self.closing:
+            self._waiter = self._loop.create_future()
+            if not self._records:  # one may have come from another thread before it could see the waiter
+                await self._waiter
+            self._waiter = None
+        records = []
+        while self._records:
+            records.append(self._records.popleft())
+        if self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+        turn = self._returned
+        self._returned += 1
+        return close((turn, records), all(type(record[-1]) is bytes for record in records))
+
+    async def close(self, patience: float) -> None:
+        """The actor exits: let nobody wait for more, and give the caller some seconds to fetch what there is."""
+        self.closing = True
+        self._wake()
+        if self._records and patience > 0:
+            self._empty = self._loop.create_future()
+            await asyncio.wait([self._empty], timeout=patience)
+
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def _control(method: M) -> M:
+    """A method that acts on the queue from outside it: it runs on a loop of its own, whatever the actor does."""
+    declared: M = ray.method(concurrency_group="control")(method)
+    return declared
+
+
+class HostActor:
+    """The Ray actor that is one klieg actor."""
+
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, session: Session, facts: ActorFacts, arguments: Any, places: list[Any], *values: Any
+    ) -> None:
+        self.engine = join(session, in_task=False)
+        self.engine.promise = self._promise
+        self.facts = facts
+        self.grants: dict[tuple[int, int], int] = {}
+        """What consumers of generators have said before the generator ran."""
+        self._loop = asyncio.get_running_loop()
+        self._lines: dict[int, Line] = {}
+        self._large: dict[int, Serialized] = {}
+        self._promised: dict[int, ObjectFuture] = {}
+        self._exchanging: set[asyncio.Task[Any]] = set()
+        self._leaving = False
+        self._constructed = facts.cls is None
+        self._me = _own_handle()
+        self.host = self._make_host()
+        process_session.worker_host = self.engine.host = self.host
+        if facts.cls is None:
+            return
+        cls = facts.cls
+        opened = functools.partial(self._open_arguments, arguments, places, values)
+        call = Construction(TaskSpec(f"{self.host.name}.__init__", method="__init__"), self.engine.process, opened)
+        self.host.construct(lambda: pickle.loads(cls), call)
+        error = await call.done
+        if error is not None:
+            raise _printable(error, call.spec.name)
+        self._constructed = True
+
+    def _make_host(self) -> Host:
+        facts = self.facts
+        info: ClassInfo = pickle.loads(facts.info)
+        bell = threading.Semaphore(0)
+        host = Host(
+            info.name,
+            facts.mode,  # type: ignore[arg-type]  # from the description
+            limits_of(info.is_async, facts.max_concurrency, info.groups),
+            wait=bell.acquire,
+            look=_nothing,
+            wake=bell.release,
+            start_thread=_start_thread,
+            on_exit=self._exit_soon,
+            loop=watched(self._loop) if facts.mode == "async" else None,
+            own_loops=info.own_loops,
+            new_loop=new_loop,
+            runs_tasks=facts.cls is None,
+        )
+        Watchdog(host, self.engine.call_at, logger.warning, process_session.settings.thresholds())
+        if facts.cls is None:
+            host.open(None)
+            self._lend_thread(host)
+            return host
+        host.placement = facts.placement
+        host.gpus = gpus_of_this_process()
+        _capture(facts.placement)
+        host.info = info
+        host.actor_name = facts.name
+        host.token = RayToken(facts.number, self.engine._channel(facts.number, info.name), self._me, counted=False)
+        host.restarted = _was_restarted()
+        self._lend_thread(host)
+        return host
+
+    def _lend_thread(self, host: Host) -> None:
+        """Start what runs the constructor, and the calls of all but a threaded actor."""
+        if host.loop is not None:
+            host.loop.adopt_thread()
+        else:
+            _start_thread(host.main.run, "klieg main")
+
+    def _open_arguments(self, arguments: Any, places: list[Any], values: tuple[Any, ...]) -> Any:
+        recognize = self.engine.recognize
+        opened = [(place, payload_in(self.engine, value[0])) for place, value in zip(places, values, strict=True)]
+        return serialization.loads_arguments(parcels.unwrap(arguments, recognize), opened)
+
+    # What callers do
+
+    async def exchange(self, message: Message) -> Message | None:
+        """Take calls, give outcomes. None if this incarnation has never heard of the caller."""
+        line_number, number, specs, calls = open_(message)
+        line = self._lines.get(line_number)
+        if line is None:
+            return None
+        task = asyncio.current_task()
+        assert task is not None
+        self._exchanging.add(task)
+        try:
+            await line.turn(number)
+            for spec_number, spec, exported in specs:
+                self._learn(line, spec_number, KnownSpec(spec, exported, self.host, self.facts.placement))
+            for record in calls:
+                call = self._open(line, record)
+                for payload in call.large():
+                    await payload.fetch()
+                line.unfinished += 1
+                self.host.deliver(call)
+            line.next()
+            return await line.fetch()
+        finally:
+            self._exchanging.discard(task)
+
+    def _learn(self, line: Line, number: int, spec: KnownSpec) -> None:
+        line.specs[number] = spec
+        if len(line.specs) > 2 * SPECS_KEPT:
+            del line.specs[next(iter(line.specs))]
+
+    def _open(self, line: Line, record: CallRecord) -> Delivery:
+        number, spec_number, arguments, values, seconds = record
+        recognize = self.engine.recognize
+        payload = parcels.unwrap(arguments, recognize)
+        opened = values and [(place, parcels.unwrap(value, recognize)) for place, value in values]
+        call = Delivery(self, line, number, line.specs[spec_number], payload, opened)
+        if seconds is not None:
+            call.deadline = time.monotonic() + seconds
+        return call
+
+    def box(self, payload: Serialized) -> Any:
+        """A payload on its way to a caller, who will ask for the contents if they are large."""
+        if parcels.size_of(payload) <= parcels.INLINE_LIMIT:
+            return parcels.wrap(parcels.keep(payload), self.engine.describe)
+        key = self.engine.next_number()
+        self._large[key] = payload
+        named = () if isinstance(payload, bytes) else payload.refs
+        return LARGE, key, [self.engine.describe(each) for each in named]
+
+    @_control
+    async def hello(self, line_number: int, process: int) -> None:
+        """A caller introduces itself; it learns that this incarnation is alive."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._open_line(line_number, process), self._loop))
+
+    async def _open_line(self, number: int, process: int) -> None:
+        self._lines.setdefault(number, Line(process, self._loop))
+
+    @_control
+    async def take(self, key: int) -> list[parcels.Contents]:
+        """The contents of a large value, which become Ray's, owned by the caller."""
+        return [parcels.contents_of(self._large.pop(key))]
+
+    @_control
+    async def cancel(self, caller: int, number: int, why: int, recursive: bool) -> None:
+        call = self.host.calls.get((caller, number))
+        if call is None:
+            return
+        error = expired_error(call.spec) if why == EXPIRED else cancelled_error(call.spec)
+        self.host.cancel(caller, number, error)
+        if recursive:
+            self.engine.cancel_children(call)
+
+    @_control
+    async def grant(self, caller: int, number: int, taken: int) -> None:
+        call = self.host.calls.get((caller, number))
+        if call is None:
+            return
+        if call.stream is None:
+            self.grants[caller, number] = taken
+        elif taken < 0:
+            call.stream.close()
+        else:
+            call.stream.grant(taken)
+
+    @_control
+    async def describe(self) -> tuple[int, bytes]:
+        return self.facts.number, self.facts.info
+
+    @_control
+    async def snapshot(self) -> dict[str, Any]:
+        return self.engine.own_snapshot()
+
+    @_control
+    async def stats(self) -> dict[str, dict[str, int]]:
+        return self.host.stats()
+
+    @_control
+    async def resize(self, limits: Mapping[str, int]) -> ValueError | None:
+        """What is wrong with the limits, if anything is; nothing is changed then."""
+        try:
+            self.host.resize(limits)
+        except ValueError as error:
+            return error
+        return None
+
+    # Promises of this process, which Ray can call
+
+    def _promise(self, future: ObjectFuture) -> Any:
+        self._promised[future.id] = future
+        return self._me.keep_promise.remote(future.id)
+
+    @_control
+    async def keep_promise(self, number: int) -> list[Record]:
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+        future = self._promised.pop(number)
+        future.want()
+        future.add_callback(lambda _: _on_loop(loop, arrived.set))
+        await arrived.wait()
+        return [self.engine.record_of(future)]
+
+    # The end
+
+    def _exit_soon(self, reason: str) -> None:
+        """The host has nothing left to run and wants to leave; from any thread."""
+        if not self._constructed:
+            return  # what the Ray actor's own constructor raises ends it
+        if not self._leaving:
+            self._leaving = True
+            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._leave()))
+
+    async def _leave(self) -> None:
+        deadline = time.monotonic() + EXIT_GRACE
+        await self._clean_up()
+        for line in self._lines.values():
+            await line.close(deadline - time.monotonic())
+        self._me.leave.remote()
+
+    async def _clean_up(self) -> None:
+        """Cancel what the actor's calls have left on the loop, and let go of its state."""
+        own = {*self._exchanging, asyncio.current_task()}
+        left = asyncio.all_tasks() - own if self.host.mode == "async" else set()
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=EXIT_GRACE)
+        self.host.instance = None
+        self.host.main.stop()
+        self.host.pool.stop()
+        self.host.own_loops.stop()
+
+    def __ray_shutdown__(self) -> None:
+        """Ray ends the actor, for it has done what it was asked and nobody names it any more."""
+        self.host.instance = None
+
+    @_control
+    async def leave(self) -> None:
+        ray.actor.exit_actor()
+
+    def __repr__(self) -> str:
+        return f"{self.host.name}()" if hasattr(self, "host") else "klieg actor"
+
+
+def gpus_of_this_process() -> list[str]:
+    """The names of the GPUs that Ray has given to this worker."""
+    return [str(name) for name in ray.get_gpu_ids()]
+
+
+def _capture(placement: Placement) -> None:
+    """What is called from here runs in the same placement group, if it is to."""
+    process_session.capturing = process_session.capturing or placement.captures
+
+
+def _own_handle() -> Any:
+    """The handle of the Ray actor that asks; it does not keep the actor alive."""
+    with _quietly():
+        return ray.get_runtime_context().current_actor
+
+
+def _was_restarted() -> bool:
+    with _quietly():
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Ray itself uses deprecated names of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@functools.cache
+def host_actor() -> Any:
+    """`HostActor` as Ray's actor class."""
+    return ray.remote(concurrency_groups={"control": EXCHANGES}, max_concurrency=EXCHANGES)(HostActor)
+
+
+def _printable(error: BaseException, name: str) -> Exception:
+    """What the Ray actor's constructor raises: Ray shows its text to every caller."""
+    return RuntimeError(quote(failures.format_traceback(error, name)))
+
+
+def _dumps_raw(value: Any) -> Serialized:
+    return serialization.dumps(value, parcels.raw)
+
+
+def _start_thread(run: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+# Tasks
+
+
+class TaskCall(Call):
+    """The call that a Ray task carries out, on the thread that Ray runs it on."""
+
+    __slots__ = ("contents", "engine", "exported", "payload", "records", "values")
+
+    def __init__(
+        self, engine: RayEngine, exported: Exported, spec: TaskSpec, caller: int, number: int, payload: Any, values: Any
+    ) -> None:
+        super().__init__(number, caller, spec, None)
+        self.engine = engine
+        self.exported = exported
+        self.payload = payload
+        self.values = values
+        self.records: list[Record] = []
+        self.contents: list[parcels.Contents] = []
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        _imports.add(self.exported.key, self.exported.data)
+        self.target = _imports.load(self.exported.key)
+        recognize = self.engine.recognize
+        values = self.values and [(place, parcels.unwrap(value, recognize)) for place, value in self.values]
+        return serialization.loads_arguments(parcels.unwrap(self.payload, recognize), values)
+
+    def succeed(self, value: Any) -> None:
+        try:
+            payloads = split_returns(value, self.spec, parcels.raw)
+        except BaseException as error:
+            self.fail(error)
+            return
+        self.records = [(VALUE, self._box(payload)) for payload in payloads]
+
+    def _box(self, payload: Serialized) -> Any:
+        if parcels.size_of(payload) <= parcels.INLINE_LIMIT:
+            return parcels.wrap(parcels.keep(payload), self.engine.describe)
+        self.contents.append(parcels.contents_of(payload))
+        named = () if isinstance(payload, bytes) else payload.refs
+        return LARGE, len(self.contents) - 1, [self.engine.describe(each) for each in named]
+
+    def fail(self, error: BaseException) -> None:
+        self.records = [(ERROR, failures.dumps(error, self.spec.name))]
+
+
+@functools.cache
+def _task_host() -> Host:
+    """The host that the tasks of this process name as theirs; it queues nothing, since Ray does."""
+    host = Host(
+        "task",
+        "plain",
+        {"default": 1},
+        wait=_nothing,
+        look=_nothing,
+        wake=_nothing,
+        start_thread=_start_thread,
+        on_exit=lambda reason: None,
+        runs_tasks=True,
+    )
+    host.open(None)
+    return host
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(function)
+
+
+def _nothing() -> None:
+    return
+
+
+def run_task(
+    session: Session,
+    exported: Exported,
+    placement: Placement,
+    spec: TaskSpec,
+    caller: int,
+    number: int,
+    payload: Any,
+    values: Any,
+    seconds: float | None,
+) -> tuple[list[Record], list[parcels.Contents]]:
+    """Carry out one task: its records, and the contents of what is large among its values."""
+    engine = join(session, in_task=True)
+    call = TaskCall(engine, exported, spec.replace(function=stand_in(spec, placement)), caller, number, payload, values)
+    if seconds is not None:
+        call.deadline = time.monotonic() + seconds
+    _capture(placement)
+    call.host = process_session.worker_host = _task_host()
+    call.host.gpus = gpus_of_this_process()
+    with Interrupts.of_this_process().during(call):
+        run_sync(call)
+    if call.cancelled is not None:
+        engine.cancel_children(call)
+    return call.records, call.contents

@@ -1,0 +1,66 @@
+"""What only a cluster can suffer: the death of a node, and where things run."""
+
+import pytest
+
+import klieg
+from klieg.exceptions import ActorDiedError, ActorUnavailableError
+
+CPUS = 1
+
+
+@pytest.fixture
+def node(engine, ray_cluster):
+    """A third node, which has a resource of its own; it is gone when the test ends."""
+    if engine != "ray":
+        pytest.skip("there is one node only")
+    node = ray_cluster.cluster.add_node(num_cpus=CPUS, resources={"third": 10}, node_ip_address="127.0.0.1")
+    ray_cluster.cluster.wait_for_nodes()
+    yield node
+    if node in ray_cluster.cluster.worker_nodes:
+        ray_cluster.cluster.remove_node(node)
+
+
+@klieg.remote(num_cpus=0)
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def add(self):
+        self.count += 1
+        return self.count
+
+    def node(self):
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+    def wait_at(self, gate):
+        gate.wait()
+
+
+def test_an_actor_runs_where_its_resource_is(node):
+    there, anywhere = Counter.options(resources={"third": 1}).remote(), Counter.remote()
+    assert klieg.get(there.node.remote()) == node.node_id
+    assert klieg.get(anywhere.add.remote()) == 1
+
+
+def test_an_actor_dies_with_its_node_and_others_do_not_notice(node, ray_cluster, gate):
+    dying, living = Counter.options(resources={"third": 1}).remote(), Counter.remote()
+    klieg.get([dying.add.remote(), living.add.remote()])
+    waiting = dying.wait_at.remote(gate)
+    ray_cluster.cluster.remove_node(node, allow_graceful=False)
+    with pytest.raises((ActorDiedError, ActorUnavailableError)):
+        klieg.get(waiting, timeout=60)
+    with pytest.raises(ActorDiedError):
+        klieg.get(dying.add.remote(), timeout=60)
+    assert klieg.get(living.add.remote()) == 2
+
+
+def test_an_actor_with_restarts_left_comes_back_on_another_node(node, ray_cluster):
+    strategy = klieg.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.node_id, soft=True)
+    counter = Counter.options(scheduling_strategy=strategy, max_restarts=1, max_task_retries=-1).remote()
+    assert klieg.get(counter.node.remote()) == node.node_id
+    klieg.get([counter.add.remote() for _ in range(3)])
+    ray_cluster.cluster.remove_node(node, allow_graceful=False)
+    assert klieg.get(counter.add.remote(), timeout=60) == 1
+    assert klieg.get(counter.node.remote()) != node.node_id
