@@ -248,6 +248,10 @@ class Reactor:
             if ready() or self.dirty:
                 return []
             return self._epoll.poll(None if deadline is None else deadline - now)
+        except OSError:
+            if not self._closed:
+                raise
+            return []  # closed under us, by a signal handler that shut down: what is waited for has failed
         finally:
             self._blocking = False
 
