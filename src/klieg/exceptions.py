@@ -158,7 +158,10 @@ def _new_without_constructor(cls: type[Any], like: BaseException) -> Any:
     base: Any = next(c for c in cls.__mro__ if c.__module__ == "builtins")
     if isinstance(like, BaseExceptionGroup):
         return base.__new__(cls, like.message, like.exceptions)
-    return base.__new__(cls)
+    try:
+        return base.__new__(cls)
+    except TypeError:  # MemoryError keeps its own from classes that have another base besides
+        return Exception.__new__(cls)
 
 
 def copy_members(source: BaseException, target: BaseException) -> None:

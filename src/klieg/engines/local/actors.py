@@ -139,10 +139,22 @@ class ActorChannel(Channel):
     def _connect(self) -> None:
         """Ask the head for a connection; a dead or restarting actor is its answer, too."""
         self._connecting = True
-        ours, theirs = socket_pair()
+        try:
+            ours, theirs = socket_pair()
+        except OSError as error:
+            self._refuse_backlog(error)
+            return
         self.engine.head.request(
             "connect", lambda answer, _: self._answered(answer, ours), [theirs.detach()], actor=self.number
         )
+
+    def _refuse_backlog(self, error: OSError) -> None:
+        """There is no connection for those who wait for one now; the next call tries again."""
+        refused = list(self._backlog)
+        self._backlog.clear()
+        self._connecting = False
+        for call in refused:
+            call.fail(error)
 
     def _answered(self, answer: dict[str, Any], ours: Any) -> None:
         if "process" in answer:

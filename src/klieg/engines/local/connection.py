@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
-import resource
+import errno
 import select
 import socket
 import threading
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from klieg.engines.local.process import no_descriptors_left
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.local.wire import MAX_FDS, Decoder, Frame, WireError
 
@@ -232,11 +233,11 @@ def _close(fd: int) -> None:
         socket.close(fd)
 
 
-def no_descriptors_left(what: str) -> str:
-    """The sentence for a process that has come up against its limit on open files."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return f"{what} that has no room for it: its limit on open files (RLIMIT_NOFILE) is {limit}; `ulimit -n` raises it"
-
-
 def socket_pair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    """Both ends of a new connection. Raises OSError, which says what to do, if the process has no descriptors left."""
+    try:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise OSError(error.errno, no_descriptors_left("a connection was asked for in a process")) from None

@@ -61,6 +61,7 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
     session.environment = resolve(RuntimeEnv(), settings.runtime_env)
     gpus = gpu_names(resources.get("GPU", 0))
     process = new_process_number()
+    _occupy_standard_descriptors()
     ours, theirs = socket_pair()
     try:
         head = _start_head(theirs, settings.log_to_driver)
@@ -76,6 +77,14 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
         engine.shutdown()
         raise
     return engine
+
+
+def _occupy_standard_descriptors() -> None:
+    """Put /dev/null where a program was started without stdin, stdout or stderr, for good: a socket that took the
+    number of one of them would be printed into."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _start_head(theirs: socket.socket, log_to_driver: bool) -> subprocess.Popen[bytes]:
@@ -130,7 +139,7 @@ def _say_hello(
         environment=session.environment.dump(),
         runtime={
             "namespace": engine.namespace,
-            "sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path],
+            "sys_path": _import_paths(),
             "settings": settings.dump(),
         },
     )
@@ -139,6 +148,15 @@ def _say_hello(
         return
     why = f"did not start within {START_TIMEOUT:.0f} s" if not decided else _how_it_ended(head)
     raise RuntimeError(f"klieg's head process {why}; anything it printed is above. Nothing was left running.")
+
+
+def _import_paths() -> list[str]:
+    """`sys.path` for workers, whose working directory may be another one later."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it was deleted: nothing can be imported from there
+        return [entry for entry in sys.path if entry]
+    return [entry or here for entry in sys.path]
 
 
 def _how_it_ended(head: subprocess.Popen[bytes]) -> str:

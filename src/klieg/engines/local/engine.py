@@ -75,6 +75,9 @@ OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped.
 HEAD_GRACE: Final = 2.0
 """Seconds that the head gets above what others get to answer a question that it passes on."""
 
+RELEASE_AGAIN: Final = 1.0
+"""Seconds until a release that could not be sent is tried again."""
+
 BLOCKED_AFTER: Final = 0.001
 """Seconds after which a task that waits gives its resources to others: a result about to come is not worth it."""
 
@@ -522,7 +525,12 @@ class LocalEngine:
     def _release(self, number: int, loans: int) -> None:
         if not loans or self._gone is not None:
             return
-        self._owner_peer(number).send(wire.RELEASE, 0, json.dumps([[number, loans]]).encode(), now=False)
+        try:
+            peer = self._owner_peer(number)
+        except OSError:  # no descriptor is left for a connection to the owner: perhaps later
+            self.reactor.call_at(time.monotonic() + RELEASE_AGAIN, lambda: self._release(number, loans))
+            return
+        peer.send(wire.RELEASE, 0, json.dumps([[number, loans]]).encode(), now=False)
 
     def _actor_unnamed(self, number: int) -> None:
         channel = self._channels.pop(number, None)
@@ -530,7 +538,11 @@ class LocalEngine:
             channel.leave(OUT_OF_SCOPE)
 
     def _fetch(self, future: BorrowedFuture) -> None:
-        self._owner_peer(future.id).ask(wire.FETCH, str(future.id).encode(), _Fetch(future))
+        fetch = _Fetch(future)
+        try:
+            self._owner_peer(future.id).ask(wire.FETCH, str(future.id).encode(), fetch)
+        except OSError as error:  # no descriptor is left for a connection to the owner
+            fetch.fail(error)
 
     def _open_stream(self, call: OutgoingCall) -> None:
         stream = call.futures[0]

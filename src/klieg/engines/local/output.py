@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import select
 import sys
 import threading
 from typing import Any
@@ -55,8 +56,16 @@ class WholeLines(io.TextIOBase):
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody has set the pipe that we share not to block: wait for room
+                _wait_for_room(self._fd)
             except OSError:  # nobody reads any more; what a worker prints must not end it
                 return
+
+
+def _wait_for_room(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 def install() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 from typing import Final
 
@@ -23,3 +24,14 @@ def die_with(parent: int) -> None:
 def set_title(title: str) -> None:
     """Name this process, as `ps` and `top` show it; they show 15 characters."""
     _libc.prctl(_PR_SET_NAME, f"klieg:{title}"[:15].encode())
+
+
+def descriptors_left() -> int:
+    """How many more files, sockets and the like this process may open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
+
+
+def no_descriptors_left(what: str) -> str:
+    """The sentence for a process that has come up against its limit on open files."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return f"{what} that has no room for it: its limit on open files (RLIMIT_NOFILE) is {limit}; `ulimit -n` raises it"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import json
 import logging
@@ -28,6 +29,7 @@ from klieg.engines.local.failpoints import failpoint
 from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
 from klieg.engines.local.head.survey import Survey
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
+from klieg.engines.local.process import descriptors_left, no_descriptors_left
 from klieg.engines.local.reactor import Reactor
 from klieg.engines.placement_groups import PlacementGroups
 from klieg.engines.scheduler import Grant, Scheduler
@@ -43,6 +45,14 @@ CRASH_LOOP: Final = 1.0
 BACK_OFF: Final = 0.1
 """Seconds before a crash-looping actor is started again; doubled at each turn, up to LONGEST_BACK_OFF."""
 LONGEST_BACK_OFF: Final = 10.0
+
+DESCRIPTORS_KEPT: Final = 16
+"""Descriptors the head does not use for workers: it must be able to take up what is sent to it."""
+
+_REMEDIES: Final = {
+    errno.EAGAIN: ": the limit on processes (RLIMIT_NPROC, or pids.max of the control group) is reached",
+    errno.ENOMEM: ": the machine, or the control group, is out of memory",
+}
 
 DYING: Final = 0.25
 """Seconds between the end of a process's connections and its own: the kernel closes files after it has freed memory."""
@@ -384,26 +394,38 @@ class Head:
         self._leases.pop((lease.client.process, lease.request), None)
         lessee = lease.client.process
         idle = [] if grant.gpus else self._idle.setdefault(lease.shape, [])
-        ours: socket.socket | None = None
-        if idle:
+        if idle and lessee in idle[-1].met:
             worker: Worker | str = idle.pop()
-            assert isinstance(worker, Worker)
-            if lessee not in worker.met:
-                ours, theirs = socket_pair()
-                self._introduce(worker.process, lessee, theirs)
+            fds = []
         else:
-            ours, theirs = socket_pair()
-            worker = self._employ(new_process_number(), "task", None, lease.shape, grant, [(lessee, theirs)])
-            theirs.close()
+            try:
+                ours, theirs = socket_pair()
+            except OSError as error:
+                self._refuse(lease, grant, str(error))
+                return
+            worker = self._worker_for(lease, grant, idle, theirs)
+            fds = [ours.detach()]
         if isinstance(worker, str):
-            if ours is not None:
-                ours.close()
-            self.settle(self._scheduler.release(grant))
-            lease.client.answer(lease.request, impossible=worker)
+            os.close(fds[0])
+            self._refuse(lease, grant, worker)
             return
         worker.lessee, worker.grant, worker.wanted = lessee, grant, False
         worker.met.add(lessee)
-        lease.client.answer(lease.request, [ours.detach()] if ours is not None else [], process=worker.process)
+        lease.client.answer(lease.request, fds, process=worker.process)
+
+    def _worker_for(self, lease: Lease, grant: Grant, idle: list[Worker], theirs: socket.socket) -> Worker | str:
+        """A worker that the lessee has not met, idle or new, with its end of their connection."""
+        lessee = lease.client.process
+        if idle:
+            self._introduce(idle[-1].process, lessee, theirs)
+            return idle.pop()
+        worker = self._employ(new_process_number(), "task", None, lease.shape, grant, [(lessee, theirs)])
+        theirs.close()
+        return worker
+
+    def _refuse(self, lease: Lease, grant: Grant, why: str) -> None:
+        self.settle(self._scheduler.release(grant))
+        lease.client.answer(lease.request, impossible=why)
 
     def settle(self, granted: list[tuple[Any, Grant | None]]) -> None:
         """Serve those who have what they waited for; look again when the scheduler wants to."""
@@ -565,7 +587,7 @@ class Head:
         try:
             spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
-            return f"no worker process could be started: {error.strerror} (limits on processes or memory?)"
+            return f"no worker process could be started: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
         worker = spare.worker = self._workers[process] = Worker(process, spare.pid, title, actor, shape, grant)
         client = self._clients[process] = Client(self, process, spare.sock)
         client.tell(
@@ -586,6 +608,8 @@ class Head:
         return worker
 
     def _start_spare(self) -> Spare:
+        if descriptors_left() < DESCRIPTORS_KEPT:
+            raise OSError(errno.EMFILE, no_descriptors_left("a worker was asked of a head"))
         ours, theirs = socket_pair()
         try:
             pid = fork(theirs)
