@@ -109,6 +109,7 @@ class Link:
                 self._poll_for_room()
                 return True
             except OSError:  # the other end is gone; the reading side will notice and tell
+                out.appendleft(piece)  # its descriptors are to be closed with the others
                 self._drop_queue()
                 return True
             if sent < len(piece):
