@@ -247,18 +247,18 @@ class LoopExecutor:
 
         Args:
             grace: seconds that what is cancelled gets to clean up.
-            farewell: called at the end, while the loop is still there.
+            farewell: called on this thread when nothing runs on the loop any more; it may run the loop.
         """
         asyncio.set_event_loop(self.loop)
         self.adopt_thread()
         try:
             self.loop.run_forever()
             self.loop.run_until_complete(self.finish_background(grace))
+            if farewell is not None:
+                farewell()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
-            if farewell is not None:
-                farewell()
             self.leave_thread()
             asyncio.set_event_loop(None)
             self.loop.close()

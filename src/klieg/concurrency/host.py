@@ -9,7 +9,9 @@ The same class runs the tasks of a task worker, which is an actor without an ins
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 import threading
 import time
 from collections import deque
@@ -25,6 +27,8 @@ from klieg.exceptions import ActorDiedError, AsyncioActorExit, WorkerCrashedErro
 from klieg.options import DEFAULT_ASYNC_CONCURRENCY, DEFAULT_GROUP
 from klieg.placement import ANYWHERE
 from klieg.task import TaskSpec
+
+logger = logging.getLogger("klieg")
 
 Mode = Literal["plain", "threaded", "async"]
 
@@ -251,6 +255,29 @@ class Host:
         if idle:
             self._on_exit(reason)
 
+    def end_soon(self, reason: str) -> None:
+        """Exit, and cancel what runs on the actor's loops instead of waiting for its end."""
+        self.exit(reason)
+        for call in list(self.calls.values()):
+            executor = self._executor(call)
+            if call.state is State.RUNNING and isinstance(executor, LoopExecutor):
+                executor.interrupt(call)
+
+    def say_farewell(self, grace: float) -> None:
+        """Run the class's `__ray_shutdown__`, if it has one, on the actor's thread, once nothing else runs there.
+
+        An async one is awaited on the loop, for `grace` seconds at most. What it raises is logged."""
+        instance = self.instance
+        if not has_hook(type(instance)):
+            return
+        try:
+            if self.loop is None:
+                instance.__ray_shutdown__()
+            else:
+                self.loop.loop.run_until_complete(_await_hook(instance, grace))
+        except BaseException:
+            logger.exception("The shutdown hook of %s failed.", self.name)
+
     def give_back(self) -> list[Call]:
         """Take out the calls that have not started, for the engine to run elsewhere; tasks only."""
         with self._lock:
@@ -295,6 +322,17 @@ class Host:
     def running_in(self, group: str) -> list[Call]:
         """The calls that hold the places of a group."""
         return [c for c in list(self.calls.values()) if c.state is State.RUNNING and c.spec.group == group]
+
+
+def has_hook(cls: type) -> bool:
+    """True if instances of the class want to be told before their actor leaves."""
+    return callable(getattr(cls, "__ray_shutdown__", None))
+
+
+async def _await_hook(instance: Any, grace: float) -> None:
+    value = instance.__ray_shutdown__()
+    if inspect.isawaitable(value):
+        await asyncio.wait_for(value, grace)
 
 
 def _nothing() -> None:

@@ -165,6 +165,8 @@ class InlineActor(Channel):
         call = CURRENT.get()
         self.parent = call.host if call is not None and options.lifetime != "detached" else None
         """The host of the actor that created this one, and that it ends with."""
+        self.killed = False
+        """True if it was ended by `kill`, which runs no hooks."""
         self.death: str | None = None
         self.init_failed = False
         self._bell = threading.Semaphore(0)
@@ -270,14 +272,17 @@ class InlineActor(Channel):
 
     def _run_main(self) -> None:
         self.host.main.run()
-        self.host.instance = None  # here, on the thread that has made it, and not when the collector comes by
+        self._say_farewell()
 
     def _run_loop(self) -> None:
         assert self.host.loop is not None
-        self.host.loop.run(STOP_GRACE, self._drop_instance)
-
-    def _drop_instance(self) -> None:
+        self.host.loop.run(STOP_GRACE, self._say_farewell)
         self.host.instance = None
+
+    def _say_farewell(self) -> None:
+        if not self.killed:
+            self.host.say_farewell(STOP_GRACE)
+        self.host.instance = None  # here, on the thread that has made it, and not when the collector comes by
 
 
 class InlineTasks(Channel):
@@ -591,6 +596,7 @@ class InlineEngine:
 
     def kill(self, actor: ActorToken, no_restart: bool) -> None:
         self._check_ours(actor)
+        actor.channel.killed = True
         actor.channel.die(KILLED)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:

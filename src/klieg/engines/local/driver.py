@@ -27,6 +27,9 @@ from klieg.settings import Settings
 START_TIMEOUT: Final = 60.0
 """Seconds the head gets to start: a fraction of a second does on an idle machine; a loaded one may need more."""
 
+FAREWELL_TIMEOUT: Final = 5.0
+"""Seconds that actors with a shutdown hook get to end their calls and run it."""
+
 STOP_TIMEOUT: Final = 5.0
 """Seconds the head gets to end its workers and itself before it is killed, and they with it."""
 
@@ -40,9 +43,18 @@ class DriverEngine(LocalEngine):
         self._ctrl_c = CtrlC(self.reactor)
 
     def shutdown(self) -> None:
+        self._say_farewell()
         super().shutdown()
         self._end_head()
         self._ctrl_c.remove()
+
+    def _say_farewell(self) -> None:
+        """Let actors that have a shutdown hook leave by it; the others need no time."""
+        if not self.hooked or self.is_over:
+            return
+        answers: list[object] = []
+        self.head.request("farewell", lambda answer, _: answers.append(answer), timeout=FAREWELL_TIMEOUT)
+        self.reactor.block(lambda: bool(answers) or self.is_over, time.monotonic() + FAREWELL_TIMEOUT + 0.5)
 
     def _end_head(self) -> None:
         if not self.head_warm:

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from klieg import session
 from klieg.concurrency.call import CURRENT, Call
-from klieg.concurrency.host import mode_of
+from klieg.concurrency.host import has_hook, mode_of
 from klieg.concurrency.snapshot import RUNNERS
 from klieg.concurrency.stacks import thread_stacks
 from klieg.engines import failures, serialization
@@ -114,6 +114,8 @@ class LocalEngine:
         """Why the runtime is over, once it is."""
         self._questions: dict[str, Callable[[dict[str, Any]], Any]] = {"snapshot": lambda _: self._snapshot()}
         """What other processes may ask of this one, through the head."""
+        self.hooked = False
+        """True once there was an actor with a shutdown hook."""
         self.head_started = False
         self.head_warm = False
         """True once the head can fork workers; before that, it has none to end."""
@@ -195,6 +197,7 @@ class LocalEngine:
             "max_restarts": options.max_restarts,
             "placement": placement.dump(),
             "title": info.name,
+            "hooked": has_hook(spec.cls),
             "info": described.hex(),
             "facts": {
                 "actor": number,
@@ -657,6 +660,10 @@ class LocalEngine:
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
                 channel.somebody_waits()
+        elif verb == "hooked":
+            self.hooked = True
+        elif verb == "farewell" and self.runner is not None:
+            self.runner.end_soon(message["reason"])
         elif verb == "leave" and self.runner is not None:
             self.runner.exit(message["reason"])
 

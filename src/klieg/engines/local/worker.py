@@ -26,7 +26,7 @@ from klieg import engine as engines
 from klieg import session
 from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
-from klieg.concurrency.host import Host, limits_of
+from klieg.concurrency.host import Host, has_hook, limits_of
 from klieg.concurrency.loops import WatchedLoop
 from klieg.concurrency.snapshot import snapshot_of
 from klieg.concurrency.watchdog import Watchdog
@@ -66,6 +66,9 @@ STUCK_AFTER: Final = 0.01
 
 EXIT_GRACE: Final = 1.0
 """Seconds that tasks left behind on an async actor's loop get to clean up when it exits."""
+
+HOOK_GRACE: Final = 4.0
+"""Seconds that a shutdown hook gets: less than the driver waits for it, so that a slow one is not cut off there."""
 
 logger = logging.getLogger("klieg")
 
@@ -364,6 +367,9 @@ class Runner:
     def exit(self, reason: str) -> None:
         self.host.exit(reason)
 
+    def end_soon(self, reason: str) -> None:
+        self.host.end_soon(reason)
+
     def snapshot(self) -> list[dict[str, Any]]:
         return [snapshot_of(self.host)]
 
@@ -413,6 +419,7 @@ class Runner:
         _, code = self._leaving
         failpoint("worker.before_exit")
         self.engine.reactor.flush()
+        self._say_farewell(code)
         instance, self.host.instance = self.host.instance, None
         del instance
         with contextlib.suppress(BaseException):
@@ -420,6 +427,12 @@ class Runner:
         _flush_output()
         self._drain_answers()
         os._exit(code)
+
+    def _say_farewell(self, code: int) -> None:
+        """Run the actor's shutdown hook; one that does not come back is abandoned, and the process with it."""
+        if has_hook(type(self.host.instance)):
+            self.engine.reactor.call_at(time.monotonic() + HOOK_GRACE + EXIT_GRACE, lambda: os._exit(code))
+            self.host.say_farewell(HOOK_GRACE)
 
     def _drain_answers(self) -> None:
         """Answers that the sockets have not taken yet must not be lost with the process."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import json
 import logging
@@ -257,6 +258,8 @@ class Head:
     def _on_create(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         actor = ActorRecord(message["actor"], message, message["max_restarts"])
         self._registry.add(actor)
+        if message["hooked"]:
+            self._driver.tell("hooked")
         actor.waiting.append((message["owner"], socks[0], None))
         actor.process = message["process"]
         self._ask_to_place(actor)
@@ -362,6 +365,28 @@ class Head:
         worker = self._workers.get(client.process)
         if worker is not None and worker.actor is not None:
             worker.actor.request["facts"].setdefault("resized", {}).update(message["limits"])
+
+    def _on_farewell(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """The driver is about to end: let the actors that have a shutdown hook leave by it, and say when they have."""
+        leaving = {w.process for w in self._workers.values() if w.actor is not None and w.actor.request["hooked"]}
+
+        def answer() -> None:
+            client.answer(message["request"])
+
+        def gone(process: int) -> None:
+            leaving.discard(process)
+            if not leaving:
+                answer()
+
+        for process in list(leaving):
+            self._mourners.setdefault(process, []).append(functools.partial(gone, process))
+            worker = self._clients.get(process)
+            if worker is not None:
+                worker.tell("farewell", reason="The actor is dead because `klieg.shutdown()` was called.")
+        if leaving:
+            self.reactor.call_at(time.monotonic() + message["timeout"], answer)
+        else:
+            answer()
 
     def _on_find(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         actor = self._registry.find((message["namespace"], message["name"]))
