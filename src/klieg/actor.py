@@ -143,7 +143,7 @@ class _ActorClassWithOptions(Generic[T]):
 def _create(
     actor_class: ActorClass[T], given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ActorHandle[T]:
-    actor_class._signature.check(args, kwargs)
+    actor_class._signature.check(actor_class.__name__, args, kwargs)
     running = session.running_engine()
     info = describe(actor_class._cls, given) if given is not actor_class._given else actor_class._info
     chosen = ActorOptions.of(given)
@@ -193,7 +193,8 @@ class ActorHandle(Generic[T]):
     def __getattr__(self, name: str) -> ActorMethod:
         info = self.__dict__["_info"].methods.get(name) or SPECIAL_METHODS.get(name)
         if info is None:
-            raise AttributeError(f"'ActorHandle' object of {self._info.name} has no attribute {name!r}")
+            guess = options.did_you_mean(name, self._info.methods)
+            raise AttributeError(f"'ActorHandle' object of {self._info.name} has no attribute {name!r}.{guess}")
         made = ActorMethod(self._token, self._info, name, _method_spec(self._info, name, info, {}))
         self.__dict__[name] = made
         return made

@@ -22,6 +22,7 @@ from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
 from klieg.ids import NODE_ID
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
+from klieg.options import did_you_mean
 from klieg.remote_function import RemoteFunction
 from klieg.runtime_context import node_labels
 from klieg.runtime_env import RuntimeEnv
@@ -145,7 +146,8 @@ def init(
         raise RuntimeError("local_mode is not supported; `init(engine='inline')` runs everything in this process.")
     unknown = sorted(set(ignored) - IGNORED_BY_INIT)
     if unknown:
-        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+        guess = did_you_mean(unknown[0], inspect.signature(init).parameters)
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}.{guess}")
     if ignore_reinit_error and is_initialized():
         return Context(_facts())
     total = machine.resources()
@@ -311,9 +313,9 @@ def _futures(refs: Any, verb: str) -> list[ObjectFuture]:
         raise ValueError(
             f"Invalid type of object refs for `{verb}`: {type(refs).__name__}. Give one ObjectRef or a list of them."
         )
-    for ref in refs:
+    for place, ref in enumerate(refs):
         if type(ref) is not ObjectRef:
-            raise TypeError(f"`{verb}` takes ObjectRefs; the list holds a {type(ref).__name__}.")
+            raise TypeError(f"`{verb}` takes ObjectRefs; item {place} of the list is of type {type(ref).__name__}.")
     return [ref._future for ref in refs]
 
 
@@ -404,7 +406,7 @@ def check_wait(refs: Any, num_returns: Any, timeout: Any) -> tuple[list[ObjectFu
 def _waitable(ref: Any) -> ObjectFuture:
     if isinstance(ref, ObjectRefGenerator):
         return ref._stream.item(ref._index)
-    raise TypeError(f"`wait` takes ObjectRefs; the list holds a {type(ref).__name__}.")
+    raise TypeError(f"`wait` takes ObjectRefs; the list holds something of type {type(ref).__name__}.")
 
 
 def split(refs: list[Any], ready: list[int]) -> tuple[list[Any], list[Any]]:

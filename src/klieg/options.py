@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 from klieg.placement import ANYWHERE, Placement
@@ -202,11 +202,15 @@ def check(rules: Mapping[str, Rule], given: Mapping[str, Any], late: bool = Fals
 
 
 def _unknown(key: str, valid: list[str]) -> str:
+    return f"Invalid option keyword {key!r}.{did_you_mean(key, valid)} The valid ones are {sorted(valid)}."
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The question, with a space before it, for a word that is nearly one of the known ones; else nothing."""
     import difflib  # only a mistake needs it
 
-    close = difflib.get_close_matches(key, valid, n=1)
-    guess = f" did you mean {close[0]!r}? The" if close else " the"
-    return f"Invalid option keyword {key!r};{guess} valid ones are {sorted(valid)}."
+    found = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def _check_value(key: str, value: Any, rule: Rule) -> None:

@@ -92,7 +92,7 @@ def _restore(function: Callable[..., Any], given: dict[str, Any]) -> RemoteFunct
 
 def submit(spec: TaskSpec, token: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Start a call of `spec` and return what `.remote()` returns for its `num_returns`."""
-    spec.signature.check(args, kwargs)
+    spec.signature.check(spec.name, args, kwargs)
     futures = session.running_engine().submit(spec, token, args, kwargs)
     return refs_of(spec, futures)
 

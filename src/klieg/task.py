@@ -46,12 +46,15 @@ class Signature:
         most = 1 << 30 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(plain)
         return cls(described, (1, 0) if needs_keyword else (least, most))
 
-    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise the TypeError that the call itself would raise for these arguments."""
+    def check(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise a TypeError for arguments that the call of `name` itself would refuse."""
         least, most = self.positional
         if not kwargs and least <= len(args) <= most:
             return
-        self._inspect_signature().bind(*args, **kwargs)
+        try:
+            self._inspect_signature().bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}(): {error}") from None
 
     def _inspect_signature(self) -> inspect.Signature:
         make = inspect.Parameter

@@ -50,4 +50,4 @@ def _dumps_one(value: Any, spec: TaskSpec, keep: KeepBuffer) -> Serialized:
             raise TypeError(
                 f"{spec.name}() returned a coroutine that nobody awaits: it cannot be sent. Define it with `async def`."
             ) from None
-        raise explain_value(error, f"what {spec.name}() returned", value) from error
+        raise explain_value(error, f"what {spec.name}() returned", value) from None  # it has the error's text

@@ -332,6 +332,7 @@ def _told(resources: Mapping[str, float]) -> str:
 
 def unmet(demand: Mapping[str, float], total: Mapping[str, float]) -> str:
     """The sentence that tells a user why a demand can never be met."""
+    there = {key: total.get(key, 0) for key in demand}
     return (
-        f"it asks for {_told(demand)}, and this runtime has {_told(total)} in all. Lower it, or raise that in `init()`."
+        f"it asks for {_told(demand)}, and this runtime has {_told(there)} in all. Lower it, or raise that in `init()`."
     )

@@ -6,6 +6,7 @@ import logging
 
 from klieg import environment
 from klieg.engines import failures
+from klieg.exceptions import RuntimeShutdownError
 from klieg.outcome import UNREAD
 
 logger = logging.getLogger("klieg")
@@ -17,8 +18,11 @@ def report_unread() -> None:
         payload = UNREAD.popleft()
         if environment.flag("IGNORE_UNHANDLED_ERRORS", False) or not isinstance(payload, bytes):
             continue
+        error = failures.loads(payload)
+        if isinstance(error, RuntimeShutdownError):
+            continue  # whoever ended the runtime knows that calls were under way
         logger.error(
             "Unhandled error: the ref of a failed call was dropped unread "
             "(silence this with RAY_IGNORE_UNHANDLED_ERRORS=1).\n%s",
-            failures.loads(payload),
+            error,
         )
