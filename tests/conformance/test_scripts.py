@@ -111,29 +111,6 @@ def test_a_program_that_ends_with_calls_running_ends_quickly_and_quietly(engine)
     assert time.monotonic() - started < 5
 
 
-def test_calls_that_the_end_of_the_program_stops_are_no_unread_errors(engine):
-    program = f"""
-    import klieg, threading
-    klieg.init(engine={engine!r})
-
-    @klieg.remote
-    class Actor:
-        async def wait(self):
-            import asyncio
-            await asyncio.Event().wait()
-
-        async def ping(self):
-            return "pong"
-
-    actor = Actor.remote()
-    for _ in range(100):
-        actor.wait.remote()  # and the ref is dropped
-    print(klieg.get(actor.ping.remote()))
-    klieg.shutdown()
-    """
-    assert programs.run(program) == ("pong\n", "", 0)
-
-
 @pytest.mark.parametrize(
     ("end", "code"),
     [("sys.exit(3)", 3), ("os._exit(4)", 4), ("raise ValueError('uncaught')", 1)],
