@@ -57,10 +57,12 @@ def test_an_actor_dies_with_its_node_and_others_do_not_notice(node, ray_cluster,
 
 
 def test_an_actor_with_restarts_left_comes_back_on_another_node(node, ray_cluster):
-    strategy = klieg.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.node_id, soft=True)
-    counter = Counter.options(scheduling_strategy=strategy, max_restarts=1, max_task_retries=-1).remote()
-    assert klieg.get(counter.node.remote()) == node.node_id
+    counter = Counter.options(resources={"third": 1}, max_restarts=1, max_task_retries=-1).remote()
     klieg.get([counter.add.remote() for _ in range(3)])
     ray_cluster.cluster.remove_node(node, allow_graceful=False)
-    assert klieg.get(counter.add.remote(), timeout=60) == 1
-    assert klieg.get(counter.node.remote()) != node.node_id
+    other = ray_cluster.cluster.add_node(num_cpus=CPUS, resources={"third": 10}, node_ip_address="127.0.0.1")
+    try:
+        assert klieg.get(counter.add.remote(), timeout=60) == 1
+        assert klieg.get(counter.node.remote()) == other.node_id
+    finally:
+        ray_cluster.cluster.remove_node(other)

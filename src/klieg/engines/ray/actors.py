@@ -17,7 +17,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from klieg.engines.calls import Channel, OutgoingCall, StreamFuture
+from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.objects import ActorToken
 from klieg.engines.ray import parcels
 from klieg.engines.ray.messages import ERROR, ITEM, SPECS_KEPT, VALUE, CallRecord, Record, SpecRecord, close, open_
@@ -132,6 +132,12 @@ class ActorChannel(Channel):
         """How callers see that the actor is gone."""
         return error
 
+    def reconnect(self, handle: Any) -> None:
+        """The actor is being restarted: what comes now waits for its next incarnation."""
+        link = self.link
+        if link is not None:
+            self.lose(link, handle)
+
     def lose(self, link: Link, handle: Any) -> None:
         """The link's actor does not answer any more: it is dead, or another incarnation is in its place."""
         with self._lock:
@@ -216,6 +222,8 @@ class Link:
         self._taken = 0
         """Exchanges that have come home and were dispatched, in the order of the actor's numbers."""
         self._early: dict[int, list[Record]] = {}
+        self.cancelled: set[int] = set()
+        """Numbers of the calls that the actor was asked to end: if it dies instead, they are cancelled all the same."""
         self._specs: dict[TaskSpec, int] = {}
         self._next_spec = 0
         self._closed = False
@@ -306,6 +314,7 @@ class Link:
         call = self._pending.pop(record[0], None)
         if call is None:
             return
+        self.cancelled.discard(record[0])
         if record[1] == VALUE:
             call.resolve(Value(self._open(handle, record[2])))
         elif record[1] == ERROR:
@@ -344,4 +353,7 @@ class Link:
             self._pending = {}
             for call in unsent:
                 call.peer = None
-        return sent, unsent
+        cancelled = [call for call in sent if call.id & COUNTER_MASK in self.cancelled]
+        for call in cancelled:
+            call.fail(cancelled_error(call.spec))
+        return [call for call in sent if call not in cancelled], unsent

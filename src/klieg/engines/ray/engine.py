@@ -248,6 +248,8 @@ class RayEngine:
             ray.cancel(run.records, force=force, recursive=False)  # the task's own process stops what it has called
         elif run is not None and token is not None:
             self.flush()
+            if why == CANCELLED:
+                run.cancelled.add(call.id & COUNTER_MASK)
             token.handle.cancel.remote(self.process, call.id & COUNTER_MASK, why, recursive)
 
     def cancel_children(self, call: Call) -> None:
@@ -268,6 +270,8 @@ class RayEngine:
         if no_restart:
             channel.die(ActorDiedError(KILLED, channel.hex()))
         ray.kill(actor.handle, no_restart=no_restart)
+        if not no_restart:
+            channel.reconnect(actor.handle)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
         self._check_open()
