@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import gates
 import pytest
 
 import klieg
@@ -270,8 +271,7 @@ def test_a_group_ends_with_the_actor_that_made_it_unless_it_is_detached(lifetime
     klieg.kill(maker)
     with pytest.raises(ActorDiedError):
         klieg.get(maker.make.remote())
-    assert klieg.get(klieg.remote(num_cpus=0)(lambda: 1).remote()) == 1
-    assert placement_group_table(group)["state"] == state
+    assert gates.soon(lambda: placement_group_table(group)["state"] == state)  # once the head has seen the death
 
 
 def test_affinities_to_nodes_are_accepted():

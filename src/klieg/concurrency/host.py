@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from klieg.concurrency.call import SPENT, Call, Executor, ExitActor, State
@@ -108,6 +108,8 @@ class Host:
         self.exit_reason: str | None = None
         """Set once the actor is to exit; nothing new is started from then on."""
         self._lock = threading.RLock()
+        self._admitted: deque[Call] | None = None
+        """Calls that may run and are being started, in order; None at nearly all times."""
         self._on_exit = on_exit
         self.main = MainExecutor(self._finished, wait, look, wake, interrupt)
         self.pool = PoolExecutor(self._finished, start_thread, name)
@@ -139,8 +141,23 @@ class Host:
         with self._lock:
             self.instance = instance
             self.opened = self.clock()
-            ready = self.mailbox.open()
-        for call in ready:
+            self._admit(self.mailbox.open())
+        self._start_admitted()
+
+    def _admit(self, calls: Iterable[Call]) -> None:
+        """These may run. Held under the lock: until they have all started, whatever else may run waits behind them,
+        so that nothing overtakes."""
+        if self._admitted is None:
+            self._admitted = deque()
+        self._admitted.extend(calls)
+
+    def _start_admitted(self) -> None:
+        while True:
+            with self._lock:
+                if not self._admitted:
+                    self._admitted = None
+                    return
+                call = self._admitted.popleft()
             self._executor(call).start(call)
 
     def special(self, method: str) -> Callable[..., Any] | None:
@@ -171,6 +188,9 @@ class Host:
                 refused = False
                 self.calls[call.caller, call.id] = call
                 runs = self.mailbox.put(call)
+                if runs and self._admitted is not None:
+                    self._admitted.append(call)
+                    runs = False
         if refused:
             call.abandon(ActorDiedError(self.exit_reason or ""))
             return
@@ -196,6 +216,9 @@ class Host:
             if self.calls.get((call.caller, call.id)) is call:  # else its caller has sent it again already: a retry
                 del self.calls[call.caller, call.id]
             following = self.mailbox.done(call)
+            if following is not None and self._admitted is not None:
+                self._admitted.append(following)
+                following = None
             leaving = self.exit_reason is not None and not self.mailbox.running
         if leaving:
             self._on_exit(self.exit_reason or "")
@@ -299,9 +322,8 @@ class Host:
         if unknown:
             raise ValueError(f"{self.name} has no concurrency group {unknown[0]!r}, but {sorted(self.mailbox.groups)}.")
         with self._lock:
-            ready = [call for group, limit in limits.items() for call in self.mailbox.resize(group, limit)]
-        for call in ready:
-            self._executor(call).start(call)
+            self._admit([call for group, limit in limits.items() for call in self.mailbox.resize(group, limit)])
+        self._start_admitted()
 
     def stats(self) -> dict[str, dict[str, int]]:
         """For each group: how many calls wait, how many run, how many may."""
