@@ -138,6 +138,8 @@ class TaskChannel(Channel):
             refused = list(self._queue) if "impossible" in answer or "lost" in answer else []
             if refused:
                 self._queue.clear()
+            elif self._queue:  # withdrawn, and tasks have come meanwhile that counted on the request: ask again
+                self._push()
         for call in refused:
             if "lost" in answer:
                 call.fail(self.engine.gone())
