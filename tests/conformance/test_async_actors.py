@@ -441,3 +441,20 @@ def test_a_killed_async_actor_fails_what_is_inside():
 
 def test_a_handle_knows_nothing_of_the_instance():
     assert not inspect.iscoroutinefunction(Door.remote().enter.remote)
+
+
+def test_an_async_method_may_ask_for_and_create_named_actors() -> None:
+    """Each asks the head and waits for the answer, which must get in while the method holds the loop."""
+
+    @klieg.remote
+    class Plain:
+        def ping(self) -> str:
+            return "here"
+
+    @klieg.remote
+    class Async:
+        async def create(self) -> str:
+            self.plain = Plain.options(name="plain").remote()
+            return await klieg.get_actor("plain").ping.remote()
+
+    assert klieg.get(Async.remote().create.remote(), timeout=10) == "here"

@@ -224,6 +224,18 @@ class LoopExecutor:
             self._woken = True
             self.loop.call_soon_threadsafe(self._drain)
 
+    def run_after(self, dispatch: Callable[[], bool]) -> bool:
+        """Have the calls that `dispatch` starts run once it has returned: they may need messages themselves.
+
+        Called on the loop's thread, between two steps of the loop."""
+        self._draining = True
+        try:
+            return dispatch()
+        finally:
+            self._draining = False
+            if self._ready:
+                self._drain()
+
     def interrupt(self, call: Call) -> None:
         self.loop.call_soon_threadsafe(self._cancel, call)
 
