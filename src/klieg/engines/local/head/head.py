@@ -29,6 +29,7 @@ from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
 from klieg.engines.local.head.survey import Survey
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
 from klieg.engines.local.reactor import Reactor
+from klieg.engines.local.store.ledger import Ledger
 from klieg.engines.placement_groups import PlacementGroups
 from klieg.engines.scheduler import Grant, Scheduler
 from klieg.ids import new_process_number, process_of
@@ -51,6 +52,9 @@ UNDEAD: Final = (
     "one of its connections ended while it ran on, and it was ended. Has its code closed descriptors that are not its "
     "own (`os.closerange`), or used up its limit on open files (RLIMIT_NOFILE)?"
 )
+
+ROOM_PATIENCE: Final = 1.0
+"""Seconds that processes get to make room in the store. One that is busy for longer is taken to have none."""
 
 SPARES: Final = 1
 """Processes kept ready. One hides the fork from whoever starts actors one after another; each costs about a MiB."""
@@ -89,6 +93,8 @@ class Worker:
     title: str
     actor: ActorRecord | None
     shape: Shape
+    line: int
+    """Its line in the ledger of the object store."""
     grant: Grant | None = None
     """The resources held on its behalf now; None while it is idle."""
     lessee: int = 0
@@ -155,8 +161,9 @@ class Client:
 
 
 class Head:
-    def __init__(self, driver: socket.socket) -> None:
+    def __init__(self, driver: socket.socket, ledger: Ledger) -> None:
         self.reactor = Reactor(monitored=False)
+        self._ledger = ledger
         self.done = False
         self._runtime: Message = {}
         """What every worker is told of the runtime."""
@@ -524,7 +531,9 @@ class Head:
             del self._surveys[ticket]
             client.answer(message["request"], replies=replies, silent=silent)
 
-        survey = self._surveys[ticket] = Survey(self.reactor, message["timeout"], answer)
+        survey = self._surveys[ticket] = Survey(
+            self.reactor, message["timeout"], answer, explain=message.get("explain", True)
+        )
         wanted = message.get("processes")
         for other in list(self._clients.values()):
             if other is not client and (wanted is None or other.process in wanted):
@@ -566,7 +575,9 @@ class Head:
             spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
             return f"no worker process could be started: {error.strerror} (limits on processes or memory?)"
-        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, title, actor, shape, grant)
+        worker = spare.worker = self._workers[process] = Worker(
+            process, spare.pid, title, actor, shape, self._ledger.open_line(process), grant
+        )
         client = self._clients[process] = Client(self, process, spare.sock)
         client.tell(
             "assign",
@@ -579,6 +590,7 @@ class Head:
             environment=shape.environment,
             actor=actor.request["facts"] if actor is not None else None,
             holds_resources=bool(grant.need),
+            line=worker.line,
         )
         for caller, sock in callers:
             self._introduce(process, caller, sock)
@@ -588,7 +600,7 @@ class Head:
     def _start_spare(self) -> Spare:
         ours, theirs = socket_pair()
         try:
-            pid = fork(theirs)
+            pid = fork(theirs, self._ledger)
         except OSError:
             ours.close()
             raise
@@ -613,6 +625,7 @@ class Head:
 
     def _worker_died(self, worker: Worker, exit: Exit) -> None:
         del self._workers[worker.process]
+        self._ledger.close_line(worker.line)
         client = self._clients.pop(worker.process, None)
         if client is not None:
             client.link.close()
@@ -718,12 +731,14 @@ def _back_off(crashes: int) -> float:
     return min(BACK_OFF * 2.0 ** (crashes - 1), LONGEST_BACK_OFF) if crashes else 0.0
 
 
-def main(fd: int) -> NoReturn:
-    """What the driver starts: `fd` is its end of the line to the head."""
+def main(fd: int, ledger: int) -> NoReturn:
+    """What the driver starts: `fd` is its end of the line to the driver, `ledger` the store's ledger."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
     # Workers are forked from here: whatever they all need is imported once, now.
     import klieg.engines.local.worker  # noqa: F401
 
     output.install()
-    Head(socket.socket(fileno=fd)).run()
+    page = Ledger(ledger)
+    os.close(ledger)
+    Head(socket.socket(fileno=fd), page).run()
