@@ -19,6 +19,7 @@ VARIABLES: Final = {
     "ENABLE_AUTO_CONNECT": "0: the first use of the API does not start the runtime",
     "LOOP_WARNING": "seconds for which a method may hold an async actor's loop unreported; default 1, 0: for ever",
     "STALL_WARNING": "seconds for which a full limit may let no call start unreported; default 10, 0: for ever",
+    "TMPDIR": "where a runtime makes its private folder, for the commands of `klieg` that look into it",
     "OMP_NUM_THREADS": "how many threads numeric libraries use in workers; default: the CPUs of the task, at least 1",
     "USE_MULTIPROCESSING_CPU_COUNT": "1: count the machine's CPUs, not those that this process may use",
 }

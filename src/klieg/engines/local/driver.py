@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -26,6 +27,9 @@ from klieg.settings import Settings
 
 START_TIMEOUT: Final = 60.0
 """Seconds the head gets to start: a fraction of a second does on an idle machine; a loaded one may need more."""
+
+COMMAND_SHOWN: Final = 1000
+"""Characters of the program's command line that tell it apart from others."""
 
 STOP_TIMEOUT: Final = 5.0
 """Seconds the head gets to end its workers and itself before it is killed, and they with it."""
@@ -127,6 +131,7 @@ def _say_hello(
         process=engine.process,
         resources=dict(resources),
         gpus=gpus,
+        command=shlex.join(sys.orig_argv)[:COMMAND_SHOWN],
         environment=session.environment.dump(),
         runtime={
             "namespace": engine.namespace,

@@ -22,9 +22,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from klieg.engines.local import output, wire
+from klieg.engines.local import output, rundir, wire
 from klieg.engines.local.connection import Link, socket_pair
+from klieg.engines.local.door import Door
 from klieg.engines.local.failpoints import failpoint
+from klieg.engines.local.head.inquiries import Inquiries
 from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
 from klieg.engines.local.head.survey import Survey
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
@@ -58,6 +60,9 @@ SPARES: Final = 1
 logger = logging.getLogger("klieg")
 
 SHUT_DOWN: Final = "the runtime was shut down"
+
+SETTLED: Final = 0.05
+"""Seconds after its start before the head turns to what is not urgent: a program's first calls come first."""
 
 SPECIAL_KEPT: Final = 8
 """Idle task workers that are kept though their environment is not the runtime's own."""
@@ -160,17 +165,19 @@ class Head:
         self.done = False
         self._runtime: Message = {}
         """What every worker is told of the runtime."""
-        self._registry = Registry()
-        self._scheduler: Scheduler[ActorRecord | Lease] = Scheduler({}, [], time.monotonic)
-        self._groups = PlacementGroups(self, self._scheduler)
+        self.registry = Registry()
+        self.scheduler: Scheduler[ActorRecord | Lease] = Scheduler({}, [], time.monotonic)
+        self.groups = PlacementGroups(self, self.scheduler)
+        self._inquiries: Inquiries
         self._clients: dict[int, Client] = {}
-        self._workers: dict[int, Worker] = {}
+        self.workers: dict[int, Worker] = {}
         self._spares: list[Spare] = []
         self._idle: dict[Shape, list[Worker]] = {}
         """Task workers without a lease, by shape; the last one used is the warmest."""
         self._leases: dict[tuple[int, int], Lease] = {}
         """Requests in the line, by client and number."""
         self._next_look: float | None = None
+        self._door: Door | None = None
         self._deaths: dict[int, str] = {}
         self._mourners: dict[int, list[Callable[[], None]]] = {}
         """What to do when a process dies."""
@@ -187,7 +194,17 @@ class Head:
             self._wait_for_work(self.reactor.next_timer())
             self.reactor.run_timers()
         self._end_workers()
+        if self._door is not None:
+            self._door.close()
         os._exit(0)
+
+    def _open_door(self) -> None:
+        """Let this user's commands in, and tidy up behind runtimes that were killed. The runtime works without, too."""
+        try:
+            self._door = Door(self.reactor, self._inquiries.visit)
+        except OSError as error:
+            logger.debug("No command can look into this runtime: %s", error)
+        rundir.remove_dead()
 
     def _wait_for_work(self, timer: float | None) -> None:
         """Dispatch what comes, until the first timer is due or another one is to come before it."""
@@ -204,8 +221,10 @@ class Head:
 
     def _on_hello(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         self._runtime = message["runtime"]
-        self._scheduler = Scheduler(message["resources"], message["gpus"], time.monotonic)
-        self._groups = PlacementGroups(self, self._scheduler)
+        self.scheduler = Scheduler(message["resources"], message["gpus"], time.monotonic)
+        self.groups = PlacementGroups(self, self.scheduler)
+        self._inquiries = Inquiries(self, message, os.getppid())
+        self.reactor.call_at(time.monotonic() + SETTLED, self._open_door)
         self._environment: str = message["environment"]
         client.process = message["process"]
         self._clients[client.process] = client
@@ -219,12 +238,12 @@ class Head:
                 logger.error("klieg's head could not go on: %s", broken)
             self.done = True
             return
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None:  # dead already, or as good as: nobody can reach it any more
             self._end(worker, f"its connection to the head broke: {broken}" if broken else "")
 
     def _end_workers(self) -> None:
-        pids = [*(worker.pid for worker in self._workers.values()), *(spare.pid for spare in self._spares)]
+        pids = [*(worker.pid for worker in self.workers.values()), *(spare.pid for spare in self._spares)]
         for pid in pids:
             end_group(pid)
         for pid in pids:
@@ -235,18 +254,18 @@ class Head:
 
     def _on_reserve(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         placement = Placement.load(message["placement"])
-        impossible = self._scheduler.why_never(placement.demand, placement.place)
+        impossible = self.scheduler.why_never(placement.demand, placement.place)
         if impossible:
-            gone = self._groups.is_gone(placement.place)
+            gone = self.groups.is_gone(placement.place)
             client.answer(message["request"], impossible=impossible, group_removed=gone)
-        elif message["name"] and not self._registry.reserve((message["namespace"], message["name"]), message["actor"]):
+        elif message["name"] and not self.registry.reserve((message["namespace"], message["name"]), message["actor"]):
             client.answer(message["request"], taken=True)
         else:
             client.answer(message["request"])
 
     def _on_create(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         actor = ActorRecord(message["actor"], message, message["max_restarts"])
-        self._registry.add(actor)
+        self.registry.add(actor)
         actor.waiting.append((message["owner"], socks[0], None))
         actor.process = message["process"]
         self._ask_to_place(actor)
@@ -255,7 +274,7 @@ class Head:
 
     def _ask_to_place(self, actor: ActorRecord) -> None:
         placement = actor.placement
-        grant = self._scheduler.request(placement.demand, actor, placement.place, caller=actor.number)
+        grant = self.scheduler.request(placement.demand, actor, placement.place, caller=actor.number)
         if grant is None:
             self.somebody_waits()
         else:
@@ -267,7 +286,7 @@ class Head:
         callers = [(process, sock) for process, sock, _ in waiting]
         worker = self._employ(actor.process, actor.request["title"], actor, _shape_of(actor.placement), grant, callers)
         if isinstance(worker, str):
-            self.settle(self._scheduler.release(grant))
+            self.settle(self.scheduler.release(grant))
             self._bury(actor, worker)
             return
         actor.become(ActorState.ALIVE)
@@ -277,7 +296,7 @@ class Head:
                 then()
 
     def _connect_actor(self, client: Client, message: Message, sock: socket.socket) -> None:
-        actor = self._registry.get(message["actor"])
+        actor = self.registry.get(message["actor"])
         if actor is None:
             self._connect_early(client, message, sock)
         elif actor.state is ActorState.DEAD:
@@ -314,14 +333,14 @@ class Head:
             target.tell("peer", [sock.detach()], process=caller)
 
     def _on_kill(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        actor = self._registry.get(message["actor"])
+        actor = self.registry.get(message["actor"])
         if actor is not None and actor.state is not ActorState.DEAD:
-            self._kill(actor, message["reason"], message.get("no_restart", True))
+            self.kill_actor(actor, message["reason"], message.get("no_restart", True))
         if "request" in message:
             client.answer(message["request"])
 
-    def _kill(self, actor: ActorRecord, reason: str, no_restart: bool) -> None:
-        worker = self._workers.get(actor.process) if actor.state is ActorState.ALIVE else None
+    def kill_actor(self, actor: ActorRecord, reason: str, no_restart: bool) -> None:
+        worker = self.workers.get(actor.process) if actor.state is ActorState.ALIVE else None
         if worker is not None:
             worker.leaving = worker.leaving or reason
             worker.no_restart = worker.no_restart or no_restart
@@ -329,11 +348,11 @@ class Head:
                 self._bury(actor, reason)
             end_group(worker.pid)
         elif no_restart:
-            self._scheduler.withdraw(actor)
+            self.scheduler.withdraw(actor)
             self._bury(actor, reason)
 
     def _bury(self, actor: ActorRecord, reason: str) -> None:
-        self._registry.bury(actor, reason)
+        self.registry.bury(actor, reason)
         waiting, actor.waiting = actor.waiting, []
         for _, sock, then in waiting:
             sock.close()
@@ -341,7 +360,7 @@ class Head:
                 then()
 
     def _on_leaving(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None:
             worker.leaving = worker.leaving or message["reason"]
             worker.init_failed = message["init_failed"]
@@ -349,30 +368,30 @@ class Head:
 
     def _on_resized(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """An actor's limits were changed: the next process of it starts with these."""
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None and worker.actor is not None:
             worker.actor.request["facts"].setdefault("resized", {}).update(message["limits"])
 
     def _on_find(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        actor = self._registry.find((message["namespace"], message["name"]))
+        actor = self.registry.find((message["namespace"], message["name"]))
         if actor is None:
             client.answer(message["request"])
         else:
             client.answer(message["request"], actor=actor.number, info=actor.request["info"])
 
     def _on_names(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        client.answer(message["request"], names=self._registry.names())
+        client.answer(message["request"], names=self.registry.names())
 
     # Tasks
 
     def _on_lease(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         placement = Placement.load(message["placement"])
         lease = Lease(client, message["request"], placement, _shape_of(placement, message["width"]))
-        impossible = self._scheduler.why_never(placement.demand, placement.place)
+        impossible = self.scheduler.why_never(placement.demand, placement.place)
         if impossible:
-            client.answer(lease.request, impossible=impossible, group_removed=self._groups.is_gone(placement.place))
+            client.answer(lease.request, impossible=impossible, group_removed=self.groups.is_gone(placement.place))
             return
-        grant = self._scheduler.request(placement.demand, lease, placement.place, client.process, short=True)
+        grant = self.scheduler.request(placement.demand, lease, placement.place, client.process, short=True)
         if grant is not None:
             self._grant(lease, grant)
         else:
@@ -398,7 +417,7 @@ class Head:
         if isinstance(worker, str):
             if ours is not None:
                 ours.close()
-            self.settle(self._scheduler.release(grant))
+            self.settle(self.scheduler.release(grant))
             lease.client.answer(lease.request, impossible=worker)
             return
         worker.lessee, worker.grant, worker.wanted = lessee, grant, False
@@ -409,15 +428,15 @@ class Head:
         """Serve those who have what they waited for; look again when the scheduler wants to."""
         for item, grant in granted:
             if grant is None:
-                self._groups.placed(item)
+                self.groups.placed(item)
             elif isinstance(item, Lease):
                 self._grant(item, grant)
             else:
                 self._place(item, grant)
-        moment = self._scheduler.next_look()
+        moment = self.scheduler.next_look()
         if moment is not None and moment != self._next_look:
             self._next_look = moment
-            self.reactor.call_at(moment, lambda: self.settle(self._scheduler.look()))
+            self.reactor.call_at(moment, lambda: self.settle(self.scheduler.look()))
 
     def fail_waiting(self, item: ActorRecord | Lease, reason: str) -> None:
         """What the item waits for will never come."""
@@ -429,16 +448,16 @@ class Head:
 
     def end_all_in(self, group: int, reason: str) -> None:
         """End what runs in a placement group."""
-        for worker in list(self._workers.values()):
+        for worker in list(self.workers.values()):
             if worker.grant is None or worker.grant.place is None or worker.grant.place[0] != group:
                 continue
             if worker.actor is not None:
-                self._kill(worker.actor, f"The actor is dead because {reason}", no_restart=True)
+                self.kill_actor(worker.actor, f"The actor is dead because {reason}", no_restart=True)
             else:
                 self._end(worker, reason)
 
     def _on_give_back(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(message["process"])
+        worker = self.workers.get(message["process"])
         if worker is None or worker.lessee != client.process:
             return
         worker.lessee = 0
@@ -466,18 +485,18 @@ class Head:
         self.reactor.call_at(time.monotonic() + LEAVE_WITHIN, lambda: self._end_if_there(worker))
 
     def _end_if_there(self, worker: Worker) -> None:
-        if self._workers.get(worker.process) is worker:
+        if self.workers.get(worker.process) is worker:
             end_group(worker.pid)
 
     def _on_withdraw(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         lease = self._leases.pop((client.process, message["lease"]), None)
         if lease is not None:
-            self._scheduler.withdraw(lease)
+            self.scheduler.withdraw(lease)
             client.answer(lease.request, withdrawn=True)
 
     def somebody_waits(self) -> None:
         """Whoever holds workers is to give them back: idle ones now, others after a while."""
-        held = [worker for worker in self._workers.values() if worker.lessee and not worker.wanted]
+        held = [worker for worker in self.workers.values() if worker.lessee and not worker.wanted]
         for process in {worker.lessee for worker in held}:
             lessee = self._clients.get(process)
             if lessee is not None:
@@ -489,20 +508,20 @@ class Head:
         """The worker no longer needs its resources."""
         grant, worker.grant = worker.grant, None
         if grant is not None:
-            self.settle(self._scheduler.release(grant))
+            self.settle(self.scheduler.release(grant))
 
     def _on_blocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None and worker.grant is not None:
-            self.settle(self._scheduler.lend(worker.grant))
+            self.settle(self.scheduler.lend(worker.grant))
 
     def _on_unblocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None and worker.grant is not None:
-            self._scheduler.reclaim(worker.grant)
+            self.scheduler.reclaim(worker.grant)
 
     def _on_end_worker(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(message["process"])
+        worker = self.workers.get(message["process"])
         if worker is not None:
             self._end(worker, message.get("reason", ""))
 
@@ -511,8 +530,11 @@ class Head:
         worker.leaving = worker.leaving or reason
         end_group(worker.pid)
 
+    def _on_table(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        client.answer(message["request"], rows=self._inquiries.rows(message["of"]))
+
     def _on_resources(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        client.answer(message["request"], total=self._scheduler.total(), free=self._scheduler.free())
+        client.answer(message["request"], total=self.scheduler.total(), free=self.scheduler.free())
 
     # Questions
 
@@ -528,7 +550,7 @@ class Head:
         wanted = message.get("processes")
         for other in list(self._clients.values()):
             if other is not client and (wanted is None or other.process in wanted):
-                worker = self._workers.get(other.process)
+                worker = self.workers.get(other.process)
                 survey.ask(other, worker, ticket, message["question"], message.get("details"))
         survey.begin()
 
@@ -542,15 +564,15 @@ class Head:
     def _on_group(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         request, group, want = message["request"], message.get("group", 0), message["want"]
         if want == "create":
-            client.answer(request, **self._groups.create(group, message, client.process))
+            client.answer(request, **self.groups.create(group, message, client.process))
             self.somebody_waits()
         elif want == "ready":
-            self._groups.when_ready(group, lambda answer: client.answer(request, **answer))
+            self.groups.when_ready(group, lambda answer: client.answer(request, **answer))
         elif want == "remove":
-            self._groups.remove(group)
+            self.groups.remove(group)
             client.answer(request)
         else:
-            client.answer(request, groups=self._groups.table())
+            client.answer(request, groups=self.groups.table())
 
     def _employ(
         self,
@@ -566,7 +588,7 @@ class Head:
             spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
             return f"no worker process could be started: {error.strerror} (limits on processes or memory?)"
-        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, title, actor, shape, grant)
+        worker = spare.worker = self.workers[process] = Worker(process, spare.pid, title, actor, shape, grant)
         client = self._clients[process] = Client(self, process, spare.sock)
         client.tell(
             "assign",
@@ -612,7 +634,7 @@ class Head:
             spare.sock.close()
 
     def _worker_died(self, worker: Worker, exit: Exit) -> None:
-        del self._workers[worker.process]
+        del self.workers[worker.process]
         client = self._clients.pop(worker.process, None)
         if client is not None:
             client.link.close()
@@ -621,7 +643,7 @@ class Head:
         self._remember_death(worker.process, worker.leaving or str(exit))
         for lease in [lease for lease in self._leases.values() if lease.client.process == worker.process]:
             del self._leases[worker.process, lease.request]
-            self._scheduler.withdraw(lease)
+            self.scheduler.withdraw(lease)
         if worker.actor is not None:
             self._actor_lost(worker.actor, worker, exit)
         self._release(worker)
@@ -638,12 +660,12 @@ class Head:
 
     def _orphans(self, process: int) -> None:
         """What ends with the process that made it: actors it created, tasks it has sent."""
-        for actor in self._registry.owned_by(process):
-            self._kill(actor, "The actor is dead because its owner, the process that created it, died.", True)
-        for worker in self._workers.values():
+        for actor in self.registry.owned_by(process):
+            self.kill_actor(actor, "The actor is dead because its owner, the process that created it, died.", True)
+        for worker in self.workers.values():
             if worker.lessee == process:
                 end_group(worker.pid)
-        self._groups.forget_owner(process)
+        self.groups.forget_owner(process)
         for number in [n for n in self._early if process_of(n) == process]:
             for client, message, sock in self._early.pop(number):
                 self._connect_early(client, message, sock)
@@ -658,6 +680,7 @@ class Head:
             self._bury(actor, why if worker.leaving else f"The actor died: {why}.")
             return
         actor.restarts_left -= actor.restarts_left > 0
+        actor.restarts += 1
         actor.become(ActorState.RESTARTING)
         actor.process = new_process_number()
         self.reactor.call_at(time.monotonic() + _delay(actor), lambda: self._restart(actor))
@@ -669,13 +692,13 @@ class Head:
     def _on_why(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """How did that process die? Answered once it has."""
         process = message["process"]
-        worker = self._workers.get(process)
+        worker = self.workers.get(process)
         if worker is not None:
             self._mourners.setdefault(process, []).append(lambda: self._on_why(client, message, socks))
             self.reactor.call_at(time.monotonic() + DYING, lambda: self._end_undead(worker))
             return
         why = self._deaths.get(process, "its process is gone")
-        actor = self._registry.get(message.get("actor", 0))
+        actor = self.registry.get(message.get("actor", 0))
         if actor is None:
             client.answer(message["request"], dead=why)
         elif actor.state is ActorState.DEAD:
@@ -685,7 +708,7 @@ class Head:
 
     def _end_undead(self, worker: Worker) -> None:
         """Connections end only by death. Whoever closes one and lives on can no longer be reached by the other side."""
-        if self._workers.get(worker.process) is worker:
+        if self.workers.get(worker.process) is worker:
             self._end(worker, UNDEAD)
 
     def _on_watch(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
