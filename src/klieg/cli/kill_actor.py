@@ -9,7 +9,9 @@ from klieg.cli.program import Program, add_choice, visiting
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("actor", metavar="NAME_OR_ID", help="the actor's name, or its id as `klieg list actors` shows it")
+    parser.add_argument(
+        "actor", metavar="NAME_OR_ID", help="the actor's name, or its id as `klieg list actors` shows it"
+    )
     parser.add_argument("--namespace", help="where the name lives; default: the program's own")
     parser.add_argument("--restart", action="store_true", help="let it come back, if it has restarts left")
     add_choice(parser)

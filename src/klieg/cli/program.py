@@ -40,7 +40,7 @@ def visiting(run: Run) -> Run:
             print(f"klieg: {error}", file=sys.stderr)
             return 1
         except BrokenPipeError:  # `klieg ... | head` has read enough
-            sys.stdout = None  # type: ignore[assignment]  # nothing is left to flush at the end
+            sys.stdout = None  # nothing is left to flush at the end
             return 0
 
     return run_or_explain

@@ -28,7 +28,8 @@ def run(given: argparse.Namespace) -> int:
             "running for": _duration(time.time() - status["started"]),
             "namespace": status["namespace"],
             **{f"{key} in use": text for key, text in used.items()},
-            "waiting": "; ".join(f"{count} for {show.brief(demand)}" for demand, count in status["waiting"]) or "nobody",
+            "waiting": "; ".join(f"{count} for {show.brief(demand)}" for demand, count in status["waiting"])
+            or "nobody",
             "actors": show.brief(status["actors"]) or "none",
             "workers": show.brief(status["workers"]) or "none",
             "placement groups": show.brief(status["placement_groups"]) or "none",

@@ -11,9 +11,12 @@ import asyncio
 import functools
 import logging
 import os
+import shlex
+import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -25,7 +28,7 @@ from klieg.concurrency.host import Host, limits_of, mode_of
 from klieg.concurrency.snapshot import RUNNERS, snapshot_of
 from klieg.concurrency.stacks import thread_stacks
 from klieg.concurrency.watchdog import Watchdog
-from klieg.engines import failures, serialization
+from klieg.engines import failures, serialization, tables, task_table
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
@@ -64,6 +67,9 @@ from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
 
 STOP_GRACE = 1.0
 """Seconds that calls under way get to end at shutdown before their threads are abandoned."""
+
+DEAD_KEPT = 1000
+"""Dead actors that tables still show."""
 
 NO_LIMIT = 1 << 30
 
@@ -453,6 +459,9 @@ class InlineEngine:
         self._next_look: float | None = None
         self.pending: dict[int, InlineCall] = {}
         self.actors: dict[int, InlineActor] = {}
+        self._buried: deque[dict[str, Any]] = deque(maxlen=DEAD_KEPT)
+        """The last facts of dead actors, for those who ask."""
+        self._started = time.time()
         self._names: dict[tuple[str, str], InlineActor] = {}
         self._next_id = id_maker(self.process)
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -737,7 +746,8 @@ class InlineEngine:
         for child in [a for a in list(self.actors.values()) if a.parent is actor.host]:
             child.die("The actor is dead because its owner, the actor that created it, died.")
         with self.lock:
-            self.actors.pop(actor.id, None)
+            if self.actors.pop(actor.id, None) is not None:
+                self._buried.append(self._row_of(actor))
             for key in [key for key, named in self._names.items() if named is actor]:
                 del self._names[key]
         self.give_back(actor)
@@ -754,6 +764,48 @@ class InlineEngine:
                 "outgoing": outgoing(self._outgoing()),
             }
         ]
+
+    def table(self, of: str) -> list[dict[str, Any]]:
+        self._check_open()
+        pid = os.getpid()
+        makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "actors": lambda: [*self._buried, *(self._row_of(actor) for actor in list(self.actors.values()))],
+            "workers": lambda: [
+                tables.worker_row(self.process, kind="DRIVER", state="DRIVER", pid=pid, title="driver")
+            ],
+            "nodes": lambda: [tables.node_row(self._scheduler.total(), self.settings.labels, self._started)],
+            "jobs": lambda: [tables.job_row(pid, shlex.join(sys.orig_argv), self._started)],
+            "placement_groups": lambda: [tables.placement_group_row(facts) for facts in self.placement_groups()],
+        }
+        return makers[of]()
+
+    def _row_of(self, actor: InlineActor) -> dict[str, Any]:
+        options = actor.spec.options
+        state = "DEAD" if actor.death is not None else "ALIVE" if actor.grant is not None else "PENDING_CREATION"
+        return tables.actor_row(
+            actor.id,
+            class_name=actor.spec.info.name,
+            state=state,
+            name=options.name or "",
+            namespace=options.namespace or self.namespace,
+            pid=os.getpid(),
+            process=self.process,
+            is_detached=options.lifetime == "detached",
+            placement=options.placement,
+            death=actor.death or "",
+            restarts=0,
+            owner=self.process,
+        )
+
+    def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self._check_open()
+        most = details.get("most", task_table.MOST)
+        if question != "calls":
+            return [], []  # what is printed here, this process has printed itself
+        hosts = [actor.host for actor in list(self.actors.values())]
+        hosts += [self.tasks.host, *(channel.host for channel in self._async_tasks)]
+        made = task_table.made_here(self.process, self._outgoing(), most)
+        return [{**made, **task_table.running_here(self.process, os.getpid(), hosts, most)}], []
 
     def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
         for channel in [*list(self.actors.values()), self.tasks]:

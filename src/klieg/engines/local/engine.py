@@ -23,17 +23,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from klieg import session
+from klieg import ids, session
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import mode_of
 from klieg.concurrency.snapshot import RUNNERS
 from klieg.concurrency.stacks import thread_stacks
-from klieg.engines import failures, serialization
+from klieg.engines import failures, serialization, task_table
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.functions import Exports, export
-from klieg.engines.local import wire
+from klieg.engines.local import output, wire
 from klieg.engines.local.actors import ActorChannel
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.control import HeadClient
@@ -109,7 +109,11 @@ class LocalEngine:
         self._lock = threading.RLock()
         self._gone: BaseException | None = None
         """Why the runtime is over, once it is."""
-        self._questions: dict[str, Callable[[dict[str, Any]], Any]] = {"snapshot": lambda _: self._snapshot()}
+        self._questions: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "snapshot": lambda _: self._snapshot(),
+            "calls": self._calls,
+            "lines": self._lines,
+        }
         """What other processes may ask of this one, through the head."""
         self.head_started = False
         self.head_warm = False
@@ -367,6 +371,48 @@ class LocalEngine:
             silent = {"pid": 0, "title": "the head", "state": "so nothing is known of the workers", "stacks": ""}
             return [self._snapshot(), {"silent": silent}]
         return [self._snapshot(), *answers[0]["replies"], *({"silent": silent} for silent in answers[0]["silent"])]
+
+    def table(self, of: str) -> list[dict[str, Any]]:
+        self._check_usable()
+        rows: list[dict[str, Any]] = self._ask("table", of=of)["rows"]
+        return rows
+
+    def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self._check_usable()
+        answers: list[dict[str, Any]] = []
+        self.head.request(
+            "survey",
+            lambda answer, _: answers.append(answer),
+            question=question,
+            details=dict(details),
+            timeout=timeout,
+        )
+        mine = self._questions[question](dict(details))
+        self.reactor.block(lambda: bool(answers), time.monotonic() + timeout + HEAD_GRACE)
+        if not answers or "lost" in answers[0]:
+            return [mine], [{"pid": 0, "title": "the head", "state": "silent", "stacks": ""}]
+        return [mine, *answers[0]["replies"]], answers[0]["silent"]
+
+    def _answer_to(self, message: dict[str, Any]) -> Any:
+        return self._questions[message["question"]](message.get("details") or {})
+
+    def _calls(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """The calls that this process has made, and those that it runs."""
+        most = details.get("most", task_table.MOST)
+        hosts = [self.runner.host] if self.runner is not None else []
+        return {
+            **task_table.made_here(self.process, self._outgoing(), most),
+            **task_table.running_here(self.process, self.pid, hosts, most),
+        }
+
+    def _lines(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """What this process has printed last."""
+        return {
+            "worker_id": ids.WorkerID.from_int(self.process).hex(),
+            "pid": self.pid,
+            "title": self.runner.host.name if self.runner is not None else "driver",
+            "lines": output.recent(details.get("most", output.LINES_KEPT)),
+        }
 
     def _snapshot(self) -> dict[str, Any]:
         """What this process is doing."""
@@ -641,7 +687,7 @@ class LocalEngine:
         elif verb == "peer":
             self.peer_of(message["process"], fds)
         elif verb == "asked":
-            self.head.tell("reply", ticket=message["ticket"], reply=self._questions[message["question"]](message))
+            self.head.tell("reply", ticket=message["ticket"], reply=self._answer_to(message))
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
                 channel.somebody_waits()

@@ -531,7 +531,7 @@ class Head:
         end_group(worker.pid)
 
     def _on_table(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        client.answer(message["request"], rows=self._inquiries.rows(message["of"]))
+        client.answer(message["request"], rows=self._inquiries.table(message["of"]))
 
     def _on_resources(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         client.answer(message["request"], total=self.scheduler.total(), free=self.scheduler.free())
@@ -539,19 +539,30 @@ class Head:
     # Questions
 
     def _on_survey(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        """Ask every other process, or those that are named, and answer when they have, or when the time is up."""
+        wanted = message.get("processes")
+        asked = [c for c in self._clients.values() if c is not client and (wanted is None or c.process in wanted)]
+        self.survey(
+            asked,
+            message,
+            lambda replies, silent: client.answer(message["request"], replies=replies, silent=silent),
+        )
+
+    def survey_all(self, message: Message, then: Callable[[list[Any], list[Message]], None]) -> None:
+        """Ask every process, the driver too, and call `then(replies, silent)` once."""
+        self.survey(list(self._clients.values()), message, then)
+
+    def survey(self, clients: list[Client], message: Message, then: Callable[[list[Any], list[Message]], None]) -> None:
+        """Ask these processes; done when they have all answered, or when the time is up."""
         ticket = self._tickets()
 
         def answer(replies: list[Any], silent: list[Message]) -> None:
             del self._surveys[ticket]
-            client.answer(message["request"], replies=replies, silent=silent)
+            then(replies, silent)
 
         survey = self._surveys[ticket] = Survey(self.reactor, message["timeout"], answer)
-        wanted = message.get("processes")
-        for other in list(self._clients.values()):
-            if other is not client and (wanted is None or other.process in wanted):
-                worker = self.workers.get(other.process)
-                survey.ask(other, worker, ticket, message["question"], message.get("details"))
+        for client in clients:
+            worker = self.workers.get(client.process)
+            survey.ask(client, worker, ticket, message["question"], message.get("details"))
         survey.begin()
 
     def _on_reply(self, client: Client, message: Message, socks: list[socket.socket]) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from klieg import ids
 from klieg._version import __version__
-from klieg.engines.local.head import facts
+from klieg.engines import tables
 from klieg.engines.local.head.registry import ActorRecord, ActorState
+from klieg.engines.tables import Row
 
 if TYPE_CHECKING:
     from klieg.engines.local.door import Answer
-    from klieg.engines.local.head.head import Head, Message
+    from klieg.engines.local.head.head import Head, Message, Worker
 
-BY_VISITOR = "The actor is dead because it was killed from outside by `klieg kill-actor`."
+SURVEYS: Final = frozenset({"snapshot", "calls", "objects", "lines", "timeline"})
+"""What a visitor may have every process asked."""
+
+LONGEST_SURVEY: Final = 20.0
+"""Seconds that processes get to answer a visitor's question."""
+
+BY_VISITOR: Final = "The actor is dead because it was killed from outside by `klieg kill-actor`."
 
 
 class Inquiries:
@@ -30,18 +36,18 @@ class Inquiries:
         self._command = hello["command"]
         self._started = time.time()
 
-    def rows(self, of: str) -> list[facts.Row]:
+    def table(self, of: str) -> list[Row]:
         """The rows of a table; ValueError for one that there is not."""
-        tables: dict[str, Callable[[], list[facts.Row]]] = {
+        makers: dict[str, Callable[[], list[Row]]] = {
             "actors": self._actors,
             "workers": self._workers,
-            "nodes": self._nodes,
-            "jobs": self._jobs,
-            "placement_groups": self._head.groups.table,
+            "nodes": lambda: [tables.node_row(self._head.scheduler.total(), self._settings["labels"], self._started)],
+            "jobs": lambda: [tables.job_row(self._pid, self._command, self._started)],
+            "placement_groups": lambda: [tables.placement_group_row(facts) for facts in self._head.groups.table()],
         }
-        if of not in tables:
-            raise ValueError(f"There is no table of {of!r}; there are {', '.join(sorted(tables))}.")
-        return tables[of]()
+        if of not in makers:
+            raise ValueError(f"There is no table of {of!r}; there are {', '.join(sorted(makers))}.")
+        return makers[of]()
 
     def visit(self, question: Message, answer: Answer) -> None:
         """Answer a visitor at the door; raises what is wrong with the question."""
@@ -49,15 +55,27 @@ class Inquiries:
         if want == "about":
             answer({"answer": self._about()})
         elif want == "table":
-            answer({"answer": self.rows(question["of"])})
+            answer({"answer": self.table(question["of"])})
         elif want == "status":
             answer({"answer": self._status()})
+        elif want == "survey":
+            self._survey(question, answer)
         elif want == "kill_actor":
             answer({"answer": self._kill(question)})
         else:
             raise ValueError(f"the runtime, klieg {__version__}, does not know {want!r}")
 
-    def _about(self) -> facts.Row:
+    def _survey(self, question: Message, answer: Answer) -> None:
+        if question["question"] not in SURVEYS:
+            raise ValueError(f"{question['question']!r} is no question to all processes")
+        asked = {
+            "question": question["question"],
+            "timeout": min(float(question.get("timeout", LONGEST_SURVEY)), LONGEST_SURVEY),
+            "details": question.get("details", {}),
+        }
+        self._head.survey_all(asked, lambda replies, silent: answer({"answer": {"replies": replies, "silent": silent}}))
+
+    def _about(self) -> Row:
         return {
             "pid": self._pid,
             "head_pid": os.getpid(),
@@ -68,63 +86,77 @@ class Inquiries:
             "version": __version__,
         }
 
-    def _status(self) -> facts.Row:
-        scheduler = self._head.scheduler
+    def _status(self) -> Row:
+        scheduler, workers = self._head.scheduler, self._workers()
         return {
             **self._about(),
             "total": scheduler.total(),
             "free": scheduler.free(),
             "waiting": scheduler.waiting(),
-            "actors": facts.count(self._actors(), "state"),
-            "workers": facts.count(self._workers()[1:], "state"),
-            "placement_groups": facts.count(self._head.groups.table(), "state"),
-            "memory": sum(row["memory"] for row in self._workers()) + facts.memory_of(os.getpid()),
+            "actors": tables.count(self._actors(), "state"),
+            "workers": tables.count(workers[1:], "state"),
+            "placement_groups": tables.count(self.table("placement_groups"), "state"),
+            "memory": sum(row["memory"] for row in workers) + tables.memory_of(os.getpid()),
         }
 
-    def _actors(self) -> list[facts.Row]:
-        workers = self._head.workers
-        return [facts.actor_row(actor, workers.get(actor.process)) for actor in self._head.registry.all()]
+    def _actors(self) -> list[Row]:
+        return [self._actor_row(actor) for actor in self._head.registry.all()]
 
-    def _workers(self) -> list[facts.Row]:
-        workers = list(self._head.workers.values())
-        return [facts.driver_row(self._process, self._pid), *map(facts.worker_row, workers)]
+    def _actor_row(self, actor: ActorRecord) -> Row:
+        worker = self._head.workers.get(actor.process)
+        return tables.actor_row(
+            actor.number,
+            class_name=actor.request["title"],
+            state=actor.state.value,
+            name=actor.name or "",
+            namespace=actor.request["namespace"],
+            pid=worker.pid if worker is not None else 0,
+            process=actor.process,
+            is_detached=actor.request["detached"],
+            placement=actor.placement,
+            death=actor.death,
+            restarts=actor.restarts,
+            owner=actor.request["owner"],
+        )
 
-    def _nodes(self) -> list[facts.Row]:
-        return [
-            {
-                "node_id": ids.NODE_ID.hex(),
-                "node_ip": "127.0.0.1",
-                "is_head_node": True,
-                "state": "ALIVE",
-                "node_name": socket.gethostname(),
-                "resources_total": self._head.scheduler.total(),
-                "labels": {**self._settings["labels"], "ray.io/node-id": ids.NODE_ID.hex()},
-                "start_time_ms": round(self._started * 1000),
-            }
-        ]
+    def _workers(self) -> list[Row]:
+        driver = tables.worker_row(self._process, kind="DRIVER", state="DRIVER", pid=self._pid, title="driver")
+        return [driver, *map(_worker_row, list(self._head.workers.values()))]
 
-    def _jobs(self) -> list[facts.Row]:
-        return [
-            {
-                "job_id": ids.JOB_ID.hex(),
-                "type": "DRIVER",
-                "status": "RUNNING",
-                "entrypoint": self._command,
-                "driver_pid": self._pid,
-                "start_time": round(self._started * 1000),
-            }
-        ]
-
-    def _kill(self, question: Message) -> facts.Row:
+    def _kill(self, question: Message) -> Row:
         actor = self._find(str(question["actor"]), question.get("namespace") or self._namespace)
+        row = self._actor_row(actor)
         self._head.kill_actor(actor, BY_VISITOR, bool(question.get("no_restart", True)))
-        return facts.actor_row(actor, None)
+        return row
 
     def _find(self, name_or_id: str, namespace: str) -> ActorRecord:
         for actor in self._head.registry.all():
-            named = actor.key == (namespace, name_or_id)
-            if actor.state is not ActorState.DEAD and (named or facts.actor_row(actor, None)["actor_id"] == name_or_id):
+            is_it = actor.key == (namespace, name_or_id) or ids.ActorID.from_int(actor.number).hex() == name_or_id
+            if is_it and actor.state is not ActorState.DEAD:
                 return actor
-        raise LookupError(
-            f"there is no living actor with the id, or in namespace {namespace!r} the name, {name_or_id!r}"
-        )
+        raise LookupError(f"no living actor has the id, or in namespace {namespace!r} the name, {name_or_id!r}")
+
+
+def _worker_row(worker: Worker) -> Row:
+    actor, grant = worker.actor, worker.grant
+    return tables.worker_row(
+        worker.process,
+        kind="WORKER",
+        state=_state_of(worker),
+        pid=worker.pid,
+        title=worker.title,
+        actor=actor.number if actor is not None else None,
+        resources=grant.demand if grant is not None else {},
+        gpus=grant.gpus if grant is not None else (),
+        lent=grant is not None and grant.lent,
+        environment=worker.shape.environment,
+    )
+
+
+def _state_of(worker: Worker) -> str:
+    """ACTOR, LEASED (somebody may send it tasks), IDLE, or LEAVING."""
+    if worker.leaving:
+        return "LEAVING"
+    if worker.actor is not None:
+        return "ACTOR"
+    return "LEASED" if worker.lessee else "IDLE"
