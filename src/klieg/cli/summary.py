@@ -1,4 +1,4 @@
-"""Show how many actors, tasks or objects of a running program there are of each kind."""
+"""Show how many actors or tasks of a running program there are of each kind."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from klieg.util import state
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "table", choices=["actors", "tasks", "objects"], metavar="TABLE", help="actors, tasks or objects"
-    )
+    parser.add_argument("table", choices=["actors", "tasks"], metavar="TABLE", help="actors or tasks")
     rows.add_timeout(parser)
     show.add_format(parser)
     add_choice(parser)
@@ -35,9 +33,7 @@ def run(given: argparse.Namespace) -> int:
 def _summary(program: Program, table: str, timeout: float) -> dict[str, Any]:
     if table == "tasks":
         return state.task_summary(rows.survey(program, "calls", timeout, most=0))
-    if table == "actors":
-        return state.actor_summary(program.ask("table", of="actors"))
-    return state.object_summary(state.object_rows(rows.survey(program, "objects", timeout)))
+    return state.actor_summary(program.ask("table", of="actors"))
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from klieg import session
+from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
@@ -36,6 +37,7 @@ from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import PlacementGroups, ready_outcome
+from klieg.engines.recorded import recorded
 from klieg.engines.returns import split_returns
 from klieg.engines.scheduler import Grant, Scheduler
 from klieg.engines.serialization import Named
@@ -492,6 +494,8 @@ class InlineEngine:
             enclosing.adopt(call)
             call.parent = enclosing
         call.deadline = inherited_deadline(spec, enclosing.deadline if enclosing else None)
+        if recording.recorder is not None:
+            recording.recorder.submitted(call.id, call.parent)
         channel.submit(call, self.block)
         if call.deadline is not None:
             self._deadlines.watch(call)
@@ -548,6 +552,16 @@ class InlineEngine:
         """Sleep until `ready()`; a task that sleeps gives its resources to others meanwhile."""
         if ready():
             return True
+        recorder = recording.recorder
+        if recorder is None:
+            return self._block(ready, futures, deadline)
+        start = recorder.clock()
+        try:
+            return self._block(ready, futures, deadline)
+        finally:
+            recorder.waited(CURRENT.get(), start)
+
+    def _block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
         call = CURRENT.get()
         if not isinstance(call, InlineCall) or call.grant is None:
             return block_by_callbacks(ready, futures, deadline)
@@ -800,10 +814,12 @@ class InlineEngine:
     def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
         self._check_open()
         most = details.get("most", task_table.MOST)
-        if question != "calls":
-            return [], []  # what is printed here, this process has printed itself
         hosts = [actor.host for actor in list(self.actors.values())]
         hosts += [self.tasks.host, *(channel.host for channel in self._async_tasks)]
+        if question == "timeline":
+            return [{"pid": os.getpid(), "title": "this process", **recorded(hosts, details)}], []
+        if question != "calls":
+            return [], []  # what is printed here, this process has printed itself
         made = task_table.made_here(self.process, self._outgoing(), most)
         return [{**made, **task_table.running_here(self.process, os.getpid(), hosts, most)}], []
 

@@ -1,4 +1,4 @@
-"""What there is in the runtime: actors, tasks, objects, workers, nodes, jobs, placement groups, and what was printed.
+"""What there is in the runtime: actors, tasks, workers, nodes, jobs, placement groups, and what was printed.
 
 The answers are klieg's own tables, taken when somebody asks: nothing is kept for it and no server runs. Each row is an
 object with attributes, which can also be read as `row["name"]` and as a dictionary by `row.asdict()`.
@@ -66,11 +66,6 @@ class TaskState(State):
     worker_id, worker_pid, required_resources, placement_group_id. A task that has its outcome is no longer listed."""
 
 
-class ObjectState(State):
-    """object_id, object_size, kind, task_status, reference_type, pid, worker_id, call_site, made_by, shared, spilled,
-    holders."""
-
-
 class WorkerState(State):
     """worker_id, worker_type (DRIVER, WORKER), state (ACTOR, LEASED, IDLE, LEAVING), pid, title, actor_id, resources,
     gpus, lent (True while it waits and its CPUs are lent), memory (bytes that are its own)."""
@@ -123,19 +118,6 @@ def list_tasks(
     """The calls of functions and methods that have no outcome yet; see `list_actors` for the arguments."""
     rows = task_table.merged(_survey("calls", {}, timeout, raise_on_missing_output))
     return [TaskState(row) for row in select(rows, filters, limit)]
-
-
-def list_objects(
-    address: str | None = None,
-    filters: Sequence[Filter] | None = None,
-    limit: int = LIMIT,
-    timeout: float = TIMEOUT,
-    detail: bool = False,
-    raise_on_missing_output: bool = True,
-) -> list[ObjectState]:
-    """What objects each process knows; one that several hold is listed for each. See `list_actors`."""
-    rows = object_rows(_survey("objects", {}, timeout, raise_on_missing_output))
-    return [ObjectState(row) for row in select(rows, filters, limit)]
 
 
 def list_workers(
@@ -260,11 +242,6 @@ def get_task(id: Any, address: str | None = None, timeout: float = TIMEOUT) -> T
     return next((row for row in list_tasks(limit=_ALL, timeout=timeout) if row.task_id == wanted), None)
 
 
-def get_objects(id: str, address: str | None = None, timeout: float = TIMEOUT) -> list[ObjectState]:
-    """What each process knows of the object with that id, as `ref.hex()` gives it."""
-    return [row for row in list_objects(limit=_ALL, timeout=timeout) if row.object_id == id]
-
-
 def get_worker(id: str, address: str | None = None, timeout: float = TIMEOUT) -> WorkerState | None:
     """The process with that worker id; None if it is not known."""
     return next((row for row in list_workers(limit=_ALL) if row.worker_id == id), None)
@@ -297,13 +274,6 @@ def summarize_actors(
 ) -> dict[str, Any]:
     """How many actors of each class there are, by state."""
     return {"cluster": actor_summary(session.running_engine().table("actors"))}
-
-
-def summarize_objects(
-    address: str | None = None, timeout: float = TIMEOUT, raise_on_missing_output: bool = True
-) -> dict[str, Any]:
-    """How many objects there are, and their size, by where they were made or, if that was not recorded, by kind."""
-    return {"cluster": object_summary(object_rows(_survey("objects", {}, timeout, raise_on_missing_output)))}
 
 
 _ALL: Final = 1 << 62
@@ -351,49 +321,6 @@ def actor_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         entry = summary.setdefault(row["class_name"], {"class_name": row["class_name"], "state_counts": {}})
         entry["state_counts"][row["state"]] = entry["state_counts"].get(row["state"], 0) + 1
     return {"summary": summary, "total_actors": len(rows), "summary_by": "class"}
-
-
-def object_rows(replies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each object that a process knows, from what they say."""
-    return [
-        {
-            "object_id": one["id"],
-            "object_size": one["size"],
-            "kind": one["kind"],
-            "task_status": {"pending": "PENDING", "value": "FINISHED", "error": "FAILED"}[one["state"]],
-            "reference_type": "BORROWED" if one["kind"] == "borrowed" else "OWNED",
-            "call_site": one["site"] or "",
-            "made_by": one["call"] or "",
-            "pid": reply["pid"],
-            "worker_id": reply["worker_id"],
-            "shared": one["shared"],
-            "spilled": one["spilled"],
-            "holders": len(one["holders"]),
-        }
-        for reply in replies
-        for one in reply["objects"]
-    ]
-
-
-def object_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Ray's shape of a summary, from the rows of objects; each object counts once, where it is owned."""
-    owned = [row for row in rows if row["reference_type"] == "OWNED"]
-    summary: dict[str, dict[str, Any]] = {}
-    for row in owned:
-        entry = summary.setdefault(
-            row["call_site"] or row["kind"], {"total_objects": 0, "total_size_mb": 0.0, "task_state_counts": {}}
-        )
-        entry["total_objects"] += 1
-        entry["total_size_mb"] += row["object_size"] / 1e6
-        counts = entry["task_state_counts"]
-        counts[row["task_status"]] = counts.get(row["task_status"], 0) + 1
-    return {
-        "summary": summary,
-        "total_objects": len(owned),
-        "total_size_mb": sum(row["object_size"] for row in owned) / 1e6,
-        "callsite_enabled": any(row["call_site"] for row in owned),
-        "summary_by": "callsite",
-    }
 
 
 def _survey(question: str, details: Mapping[str, Any], timeout: float, complete: bool) -> list[Any]:

@@ -24,7 +24,7 @@ from klieg.engines.local.reactor import Reactor
 MOST_VISITORS: Final = 16
 LONGEST_QUESTION: Final = 1 << 16
 """Bytes."""
-HESITATION: Final = 5.0
+HESITATION: Final = 2.0
 """Seconds within which a visitor has to say what it wants."""
 PATIENCE: Final = 60.0
 """Seconds that a visit may take in all."""

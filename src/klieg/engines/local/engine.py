@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from klieg import ids, session
+from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import mode_of
 from klieg.concurrency.snapshot import RUNNERS
@@ -45,6 +46,7 @@ from klieg.engines.local.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, Ready
 from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import ready_outcome
+from klieg.engines.recorded import recorded
 from klieg.engines.serialization import Named
 from klieg.engines.surroundings import resolve
 from klieg.engines.unread import report_unread
@@ -113,6 +115,7 @@ class LocalEngine:
             "snapshot": lambda _: self._snapshot(),
             "calls": self._calls,
             "lines": self._lines,
+            "timeline": self._timeline,
         }
         """What other processes may ask of this one, through the head."""
         self.head_started = False
@@ -151,6 +154,8 @@ class LocalEngine:
         channel: Channel = self._task_channel(spec) if actor is None else actor.channel
         if actor is not None:
             self._check_ours(actor)
+        if recording.recorder is not None:
+            recording.recorder.submitted(call.id, call.parent)
         channel.submit(call, self.block)
         if call.deadline is not None:
             self._deadlines.watch(call)
@@ -242,6 +247,18 @@ class LocalEngine:
         return ObjectFuture(self._next_id(), Value(serialization.dumps(value, self.store.keep)))
 
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
+        if recording.recorder is not None and not ready():
+            return self._block_on_record(recording.recorder, ready, deadline)
+        return self._block(ready, deadline)
+
+    def _block_on_record(self, recorder: recording.Recorder, ready: Ready, deadline: float | None) -> bool:
+        start = recorder.clock()
+        try:
+            return self._block(ready, deadline)
+        finally:
+            recorder.waited(CURRENT.get(), start)
+
+    def _block(self, ready: Ready, deadline: float | None) -> bool:
         call = CURRENT.get()
         if call is None or self.runner is None or not self.runner.holds_resources:
             return self.reactor.block(ready, deadline)
@@ -405,12 +422,24 @@ class LocalEngine:
             **task_table.running_here(self.process, self.pid, hosts, most),
         }
 
+    def _timeline(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """What ran here since recording began; starts or stops it, if told to."""
+        hosts = [self.runner.host] if self.runner is not None else []
+        return {"pid": self.pid, "title": self._title(), **recorded(hosts, details)}
+
+    def leave_record(self) -> None:
+        """This worker ends: the head keeps what it has recorded."""
+        self.head.tell("record", record=self._timeline({}))
+
+    def _title(self) -> str:
+        return self.runner.host.name if self.runner is not None else "driver"
+
     def _lines(self, details: Mapping[str, Any]) -> dict[str, Any]:
         """What this process has printed last."""
         return {
             "worker_id": ids.WorkerID.from_int(self.process).hex(),
             "pid": self.pid,
-            "title": self.runner.host.name if self.runner is not None else "driver",
+            "title": self._title(),
             "lines": output.recent(details.get("most", output.LINES_KEPT)),
         }
 

@@ -24,6 +24,9 @@ DOOR: Final = "door"
 UNFINISHED_FOR: Final = 60.0
 """Seconds for which a folder without a door may be one that is being made."""
 
+BACKLOG: Final = 64
+"""Visitors that may stand before the door while it is not looked after."""
+
 PATH_LIMIT: Final = 107
 """Bytes that the address of a Unix socket may have."""
 
@@ -117,7 +120,7 @@ def bind(sock: socket.socket, path: str) -> None:
     with _address(path, f".{DOOR}") as address:
         sock.bind(address)
     os.chmod(os.path.join(path, f".{DOOR}"), 0o600)
-    sock.listen(8)
+    sock.listen(BACKLOG)
     os.rename(os.path.join(path, f".{DOOR}"), os.path.join(path, DOOR))
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 
 from klieg import engine as engines
 from klieg import session
+from klieg.concurrency import recording
 from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of
@@ -412,6 +413,8 @@ class Runner:
         assert self._leaving is not None
         _, code = self._leaving
         failpoint("worker.before_exit")
+        if recording.recorder is not None:
+            self.engine.leave_record()
         self.engine.reactor.flush()
         instance, self.host.instance = self.host.instance, None
         del instance
@@ -483,6 +486,8 @@ def main(head_socket: socket.socket) -> NoReturn:
         engine.runner = runner
         session.worker_host = runner.host
         _surround(runner)
+        if session.settings.profiling:
+            recording.start()
     runner.run()
 
 

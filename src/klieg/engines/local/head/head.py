@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -63,6 +64,9 @@ SHUT_DOWN: Final = "the runtime was shut down"
 
 SETTLED: Final = 0.05
 """Seconds after its start before the head turns to what is not urgent: a program's first calls come first."""
+
+RECORDS_KEPT: Final = 100
+"""Ended workers whose part of the timeline is kept."""
 
 SPECIAL_KEPT: Final = 8
 """Idle task workers that are kept though their environment is not the runtime's own."""
@@ -178,6 +182,8 @@ class Head:
         """Requests in the line, by client and number."""
         self._next_look: float | None = None
         self._door: Door | None = None
+        self._records: deque[Message] = deque(maxlen=RECORDS_KEPT)
+        """What workers that have ended had recorded for the timeline."""
         self._deaths: dict[int, str] = {}
         self._mourners: dict[int, list[Callable[[], None]]] = {}
         """What to do when a process dies."""
@@ -557,8 +563,9 @@ class Head:
 
         def answer(replies: list[Any], silent: list[Message]) -> None:
             del self._surveys[ticket]
-            then(replies, silent)
+            then([*replies, *self._records] if message["question"] == "timeline" else replies, silent)
 
+        self._inquiries.note_recording(message)
         survey = self._surveys[ticket] = Survey(self.reactor, message["timeout"], answer)
         for client in clients:
             worker = self.workers.get(client.process)
@@ -569,6 +576,10 @@ class Head:
         survey = self._surveys.get(message["ticket"])
         if survey is not None:
             survey.take(client.process, message["reply"])
+
+    def _on_record(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """A worker ends, and leaves what it has recorded for the timeline."""
+        self._records.append(message["record"])
 
     # Birth and death
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from klieg.engines.local.door import Answer
     from klieg.engines.local.head.head import Head, Message, Worker
 
-SURVEYS: Final = frozenset({"snapshot", "calls", "objects", "lines", "timeline"})
+SURVEYS: Final = frozenset({"snapshot", "calls", "lines", "timeline"})
 """What a visitor may have every process asked."""
 
 LONGEST_SURVEY: Final = 20.0
@@ -74,6 +74,12 @@ class Inquiries:
             "details": question.get("details", {}),
         }
         self._head.survey_all(asked, lambda replies, silent: answer({"answer": {"replies": replies, "silent": silent}}))
+
+    def note_recording(self, question: Message) -> None:
+        """Workers that are started from now on are to record, or not to, like those that are asked."""
+        details = question.get("details") or {}
+        if question["question"] == "timeline" and (details.get("start") or details.get("stop")):
+            self._settings["profiling"] = bool(details.get("start"))
 
     def _about(self) -> Row:
         return {
