@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gates
 
-from klieg.engines.local import rundir, visit
+from klieg.engines import rundir, visit
 
 PATIENCE = 30.0
 """Seconds that a command may take; it needs a fraction of one."""

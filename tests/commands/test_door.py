@@ -21,7 +21,7 @@ import pytest
 from outside import command, doors, wait_for_door
 
 import klieg
-from klieg.engines.local import rundir, visit
+from klieg.engines import rundir, visit
 
 
 @pytest.fixture

@@ -32,8 +32,15 @@ def outer(gate, journal):
 
 @klieg.remote
 class Async:
-    async def awaits(self, gate, journal):
-        await inner.remote(gate, journal)
+    def __init__(self):
+        self.event = asyncio.Event()
+
+    async def waits(self, journal):
+        journal.note("in")
+        await self.event.wait()
+
+    async def releases(self):
+        self.event.set()
 
     async def returns(self):
         return 1
@@ -73,14 +80,16 @@ def test_a_call_is_queued_then_runs_and_waits_while_it_runs(gate, journal):
     assert called[1] - called[0] > 0
 
 
-def test_a_coroutine_waits_while_it_is_suspended(gate, journal):
+def test_a_coroutine_waits_while_it_is_suspended(journal):
     actor = Async.remote()
-    events = run(actor.awaits.remote(gate, journal), gate, journal)
-    (running,) = spans(events, "running", "Async.awaits")
-    waiting = spans(events, "waiting", "Async.awaits")
-    assert all(inside(span, running) for span in waiting)
-    (called,) = spans(events, "running", "inner")
-    assert any(span[0] <= called[0] <= span[1] for span in waiting)
+    ref = actor.waits.remote(journal)
+    assert journal.next() == "in"
+    klieg.get([actor.releases.remote(), ref])
+    events = klieg.timeline()
+    (running,), (waiting,) = spans(events, "running", "Async.waits"), spans(events, "waiting", "Async.waits")
+    (releasing,) = spans(events, "running", "Async.releases")
+    assert inside(waiting, running)
+    assert waiting[0] <= releasing[0] <= waiting[1]
 
 
 def test_a_call_that_never_waits_has_no_wait():

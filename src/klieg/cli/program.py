@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from klieg.engines.local import visit
-from klieg.engines.local.visit import VisitError
+from klieg.engines import visit
+from klieg.engines.visit import VisitError
 
 Run = Callable[[argparse.Namespace], int]
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from klieg.engines.local import rundir
+from klieg.engines import rundir
 from klieg.engines.local.reactor import Reactor
 
 MOST_VISITORS: Final = 16

@@ -23,7 +23,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from klieg.engines.local import output, rundir, wire
+from klieg.engines import rundir
+from klieg.engines.local import output, wire
 from klieg.engines.local.connection import Link, socket_pair
 from klieg.engines.local.door import Door
 from klieg.engines.local.failpoints import failpoint

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
-from klieg.engines.local import rundir
+from klieg.engines import rundir
 
 PATIENCE: Final = 30.0
 """Seconds to wait for an answer; a runtime that answers at all does so in milliseconds."""
