@@ -32,14 +32,19 @@ class Callbacks:
         """Have the thread ready, for a time when none can be started any more: the interpreter's end."""
         if self._thread is None:
             with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="klieg callbacks", daemon=True)
-                    self._thread.start()
+                self._start_once()
+
+    def _start_once(self) -> None:
+        if self._thread is None and not self._stopped:
+            thread = threading.Thread(target=self._work, name="klieg callbacks", daemon=True)
+            thread.start()
+            self._thread = thread  # now: one that has not been started cannot be waited for
 
     def stop(self, timeout: float) -> None:
         """End the thread once it has run what it was given; wait for that at most `timeout` seconds."""
-        self._stopped = True
-        thread = self._thread
+        with self._lock:
+            self._stopped = True
+            thread = self._thread
         if thread is not None:
             self._queue.put(None)
             if thread is not threading.current_thread():
