@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
 from klieg.engines import failures
 from klieg.engines.unread import report_unread
 from klieg.exceptions import RuntimeShutdownError
 from klieg.outcome import UNREAD
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_unread_yet():
+    """Tests of single parts run without an engine that would report what they leave."""
+    UNREAD.clear()
 
 
 def test_an_unread_error_is_logged_once(caplog):

@@ -64,14 +64,19 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str, int]:
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    """The next line of a program's stdout; fails the test if none comes."""
+    """The next line of a program's stdout; fails the test if none comes.
+
+    Read byte by byte from the descriptor: what a buffer takes beyond the line, `select` and `communicate` never see.
+    """
     assert process.stdout is not None
-    if not select.select([process.stdout], [], [], PATIENCE)[0]:
-        raise AssertionError("the program has written nothing")
-    line = process.stdout.readline()
-    if not line and process.poll() is not None:
-        raise AssertionError(f"the program has ended: {process.stderr and process.stderr.read()}")
-    return line.rstrip("\n")
+    line = b""
+    while not line.endswith(b"\n"):
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            raise AssertionError(f"the program has written no line, only {line!r}")
+        if not (byte := os.read(process.stdout.fileno(), 1)):
+            raise AssertionError(f"the program's output has ended: {process.stderr and process.stderr.read()}")
+        line += byte
+    return line.decode().rstrip("\n")
 
 
 def left_after(seconds: float) -> list[int]:

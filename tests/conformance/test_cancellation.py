@@ -427,7 +427,8 @@ def test_children_follow_unless_told_not_to(journal, recursive):
             await self.child.wait.remote("child")
 
     child = Async.remote(journal)
-    ref = Parent.remote(child).run.remote()
+    parent = Parent.remote(child)  # held: the end of a caller ends its calls
+    ref = parent.run.remote()
     assert journal.next() == "child"
     klieg.cancel(ref, recursive=recursive)
     assert_cancelled(ref)
