@@ -31,7 +31,7 @@ def task_host(look):
         "plain",
         {"default": 1},
         wait=lambda: host.main.stop(),
-        look=lambda: look(host),
+        look=lambda since: look(host),
         wake=lambda: None,
         start_thread=None,
         on_exit=lambda reason: None,

@@ -83,7 +83,7 @@ class MainExecutor:
         self,
         finished: Finished,
         wait: Callable[[], object],
-        look: Callable[[], None],
+        look: Callable[[float], None],
         wake: Callable[[], None],
         interrupt: Interrupt | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class MainExecutor:
                 self.current = call
                 run_sync(call)
                 self.current = None
-                self._look()
+                self._look(call.started)
                 call = self._finished(call)
 
 

@@ -60,7 +60,7 @@ class Host:
         limits: Mapping[str, int],
         *,
         wait: Callable[[], object],
-        look: Callable[[], None],
+        look: Callable[[float], None],
         wake: Callable[[], None],
         start_thread: StartThread,
         on_exit: Callable[[str], None],
@@ -74,7 +74,7 @@ class Host:
         """
         Args:
             wait: sleeps on the main thread until there may be a call to run.
-            look: takes up what has come meanwhile, between two calls of the main thread.
+            look: takes up what has come since a moment of the clock, when the last call of the main thread began.
             wake: ends `wait`; from any thread.
             loop: what the calls of an async actor run on; None for the others.
             own_loops: groups whose calls run on a loop of their own, which `new_loop` makes.

@@ -429,7 +429,7 @@ def _host_of_caller(call: OutgoingCall) -> Hashable:
     return call.parent.host if call.parent is not None else None
 
 
-def _never() -> None:
+def _never(*_: object) -> None:
     return
 
 

@@ -643,7 +643,7 @@ def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> N
     loop.call_soon_threadsafe(function)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     return
 
 
