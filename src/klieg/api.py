@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -17,6 +17,7 @@ from klieg import environment, machine, session
 from klieg._version import __version__, commit
 from klieg.actor import ActorClass, ActorHandle, find_handle
 from klieg.concurrency.executors import LOOP_THREADS
+from klieg.engines.inventory import SITES
 from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of, first_done
 from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
@@ -49,7 +50,6 @@ IGNORED_BY_INIT = frozenset(
         "system_reserved_cpu",
         "system_reserved_memory",
         "proxy_server_url",
-        "object_store_memory",
         "_temp_dir",
         "_system_config",
         "_node_ip_address",
@@ -115,6 +115,9 @@ def init(
     log_to_driver: bool | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
+    object_store_memory: float | None = None,
+    spill_directory: str | None = None,
+    record_call_sites: bool = False,
     **ignored: Any,
 ) -> Context:
     """Start the runtime. Called for you, with defaults, by the first use of anything that needs it.
@@ -135,6 +138,10 @@ def init(
         log_to_driver: False silences what workers print; default: True, or what RAY_LOG_TO_DRIVER says.
         runtime_env: what tasks and actors find in their processes; see `klieg.runtime_env.RuntimeEnv`.
         labels: what you call this machine, for `get_runtime_context().get_node_labels()` and `nodes()`.
+        object_store_memory: bytes that large values may take in memory, all processes together; default: 30 % of the
+            machine's memory. Beyond it values that nobody reads are moved to disk. No effect on the inline engine.
+        spill_directory: where to; default: the directory for temporary files. No file there ever has a name.
+        record_call_sites: note where each `put` was called, for lists of objects; it costs some microseconds a call.
 
     Raises:
         ConnectionError: there is no cluster at the address, or the engine takes none.
@@ -163,6 +170,8 @@ def init(
     if blocking_get is not None:
         said["blocking_get"] = blocking_get
     said |= {"labels": _checked_labels(labels), "runtime_env": RuntimeEnv(**(runtime_env or {})).to_dict()}
+    said |= {"object_store_memory": _store_size(object_store_memory), "spill_directory": _directory(spill_directory)}
+    said["record_call_sites"] = bool(record_call_sites)
     settings = Settings(**{**session.defaults, **said})
     session.start(engine, total, namespace, settings)
     return Context(_facts())
@@ -185,6 +194,20 @@ def _checked_labels(labels: Mapping[Any, Any] | None) -> dict[str, str]:
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"labels must be strings that name strings, not {key!r}: {value!r}.")
     return dict(labels or {})
+
+
+def _store_size(size: Any) -> int | None:
+    if size is None:
+        return None
+    if _amount("object_store_memory", size) < 1:
+        raise ValueError(f"object_store_memory must be at least 1 byte, not {size!r}")
+    return int(size)
+
+
+def _directory(path: Any) -> str | None:
+    if path is not None and not (os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)):
+        raise ValueError(f"spill_directory must be a directory to which this user can write, not {path!r}")
+    return None if path is None else os.path.abspath(path)
 
 
 def _facts() -> dict[str, Any]:
@@ -351,9 +374,12 @@ _warned_sites: set[str] = set()
 
 
 def _call_site() -> str:
-    for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_OWN_FOLDER):
-            return f"{frame.filename}:{frame.lineno} in {frame.name}()"
+    frame = sys._getframe(1).f_back
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_OWN_FOLDER):
+            return f"{code.co_filename}:{frame.f_lineno} in {code.co_name}()"
+        frame = frame.f_back
     return "an unknown place"
 
 
@@ -426,7 +452,10 @@ def put(value: R) -> ObjectRef[R]:
     """
     if isinstance(value, ObjectRef):
         raise TypeError("`put` takes a value, not an ObjectRef: the ref names a value already.")
-    return ObjectRef(session.running_engine().put(value))
+    future = session.running_engine().put(value)
+    if session.settings.record_call_sites:
+        SITES[future] = _call_site()
+    return ObjectRef(future)
 
 
 def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:

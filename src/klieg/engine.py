@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from klieg.engines.callbacks import Callbacks
     from klieg.engines.calls import StreamFuture
-    from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+    from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
     from klieg.engines.serialization import Named
     from klieg.task import ActorSpec, ClassInfo, TaskSpec
 
@@ -41,7 +41,7 @@ class Engine(Protocol):
     def create_actor(self, spec: ActorSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorToken:
         """Start an actor; its constructor runs later, and a failure of it shows at the first call."""
 
-    def put(self, value: Any) -> ObjectFuture:
+    def put(self, value: Any) -> PutFuture:
         """Keep a value in this process."""
 
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
@@ -108,6 +108,13 @@ class Engine(Protocol):
 
     def let_go(self) -> None:
         """This process is a fork of the engine's: close what was inherited, and harm nothing of the parent's."""
+
+    def objects(self) -> list[dict[str, Any]]:
+        """What objects this process knows: one plain dict each, as `engines.inventory` describes it."""
+
+    def store_usage(self) -> dict[str, Any]:
+        """Bytes of the object store: its `limit`, those `used` in all, and for each of the `processes` that hold some
+        its number (`process`), `pid`, and the bytes in `memory` and on `disk`."""
 
     def shutdown(self) -> None:
         """End everything; whoever waits gets RuntimeShutdownError."""

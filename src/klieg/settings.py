@@ -36,6 +36,14 @@ class Settings:
     """Of the Ray cluster, for the engine that needs one."""
     worker_imports: Sequence[str] = ()
     """Modules that every worker imports before it runs anything."""
+    object_store_memory: int | None = None
+    """Bytes that large values may take in memory, all processes together; None: a share of what there is."""
+    store_directory: str | None = dataclasses.field(default_factory=lambda: environment.text("STORE_DIR"))
+    """Where shared memory is files; None: in memory that is no file anywhere."""
+    spill_directory: str | None = None
+    """Where large values go when memory is short; None: to the directory for temporary files."""
+    record_call_sites: bool = False
+    """Whether `put` notes where it was called."""
     session_name: str = dataclasses.field(default_factory=_new_session_name)
 
     def thresholds(self) -> Thresholds:

@@ -29,8 +29,9 @@ from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
+from klieg.engines.inventory import inventory
 from klieg.engines.loops import new_loop
-from klieg.engines.objects import ActorToken, ObjectFuture, Ready, block_by_callbacks, deadline_of
+from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import PlacementGroups, ready_outcome
 from klieg.engines.returns import split_returns
@@ -536,9 +537,9 @@ class InlineEngine:
         actor.construct(call)
         return ActorToken(number, actor, None if spec.options.lifetime == "detached" else self._dropped.put)
 
-    def put(self, value: Any) -> ObjectFuture:
+    def put(self, value: Any) -> PutFuture:
         self._check_open()
-        return ObjectFuture(self._next_id(), Value(serialization.dumps(value)))
+        return PutFuture(self._next_id(), Value(serialization.dumps(value)))
 
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
         """Sleep until `ready()`; a task that sleeps gives its resources to others meanwhile."""
@@ -771,6 +772,13 @@ class InlineEngine:
 
     def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
         self._living(actor).host.resize(limits)
+
+    def objects(self) -> list[dict[str, Any]]:
+        return inventory(self.process, lambda number: [])
+
+    def store_usage(self) -> dict[str, Any]:
+        """Nothing: values of one process need not be shared."""
+        return {"limit": 0, "used": 0, "processes": []}
 
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
         return self._living(actor).host.stats()

@@ -76,6 +76,12 @@ class ObjectFuture:
         """Somebody asks for the value. A borrowed future fetches it now; an owned one will have it anyway."""
 
 
+class PutFuture(ObjectFuture):
+    """The name of a value that `put` was given."""
+
+    __slots__ = ()
+
+
 _adding = threading.Lock()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from klieg.engines.failures import NOTHING
 from klieg.engines.serialization import KeepBuffer, copy_buffer, dumps
 from klieg.engines.unpicklable import explain_value
+from klieg.exceptions import ObjectStoreFullError
 from klieg.outcome import Serialized
 from klieg.task import STREAMS, TaskSpec
 
@@ -39,6 +40,8 @@ def split_returns(value: Any, spec: TaskSpec, keep: KeepBuffer = copy_buffer) ->
 def _dumps_one(value: Any, spec: TaskSpec, keep: KeepBuffer) -> Serialized:
     try:
         return dumps(value, keep)
+    except ObjectStoreFullError:
+        raise
     except Exception as error:
         if inspect.isgenerator(value) or inspect.isasyncgen(value):
             raise TypeError(

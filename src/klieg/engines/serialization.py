@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import cloudpickle
@@ -18,6 +18,7 @@ from klieg.engines import by_value
 from klieg.engines.by_value import PROTOCOL
 from klieg.engines.objects import ActorToken, ObjectFuture, Ref
 from klieg.engines.unpicklable import explain
+from klieg.exceptions import ObjectStoreFullError
 from klieg.outcome import Payload, Serialized
 
 _ATOMS: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -32,6 +33,13 @@ Dependency = tuple[int | str, ObjectFuture]
 KeepBuffer = Callable[[pickle.PickleBuffer], Any]
 """Makes the engine's own copy of a large buffer; what it returns is bytes-like and stays as it is."""
 
+LARGE: Final = 64 * 1024
+"""Bytes from which something is handed to the engine as a buffer instead of being part of the pickle."""
+
+
+MOST_ITEMS: Final = 1000
+"""Items of a container that are looked at one by one, so that a long list of numbers is not made slower by it."""
+
 
 class _PerThread(threading.local):
     noted: dict[int, Named] | None = None
@@ -45,22 +53,78 @@ _thread = _PerThread()
 
 def copy_buffer(buffer: pickle.PickleBuffer) -> bytes:
     """The `KeepBuffer` of an engine without shared memory."""
-    return bytes(buffer.raw())
+    with buffer.raw() as raw:
+        whole = raw.obj
+        return whole if type(whole) is bytes and len(whole) == raw.nbytes else bytes(raw)
 
 
 def dumps(value: Any, keep: KeepBuffer = copy_buffer) -> Serialized:
     """The payload of a value. Raises what pickling it raises."""
-    if type(value) in _ATOMS:
-        return pickle.dumps(value, PROTOCOL)
+    kind = type(value)
+    if kind in _ATOMS and (kind is not bytes or len(value) < LARGE):
+        data = pickle.dumps(value, PROTOCOL)
+        return data if len(data) < LARGE else Payload(keep(pickle.PickleBuffer(data)))
     noted: dict[int, Named] = {}
     outer, _thread.noted = _thread.noted, noted
     try:
-        data, buffers = _pickle(value)
+        data, buffers = _pickle(_beside(value))
     finally:
         _thread.noted = outer
+    if len(data) >= LARGE:
+        return Payload(keep(pickle.PickleBuffer(data)), tuple(keep(b) for b in buffers), tuple(noted.values()))
     if not buffers and not noted:
         return data
     return Payload(data, tuple(keep(b) for b in buffers), tuple(noted.values()))
+
+
+class _Beside:
+    """Stands for a large `bytes` or `bytearray` in a value, so that pickle hands it over as a buffer.
+
+    By itself pickle does that for arrays only, and would copy these into the pickle and out of it again."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self.value = value
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return type(self.value), (pickle.PickleBuffer(self.value),)
+
+
+def _beside(value: Any) -> Any:
+    """The value with large bytes in it made ready to travel as buffers: itself, or what a flat container holds.
+
+    A container that holds anything but atoms is left alone: a copy of it could no longer be the same object as the one
+    that something deeper in it refers to."""
+    kind = type(value)
+    if kind is bytes or kind is bytearray:
+        return _Beside(value) if len(value) >= LARGE else value
+    if kind is list or kind is tuple:
+        return kind(_wrapped(value)) if _is_flat(value) else value
+    if kind is dict:
+        return dict(zip(value, _wrapped(value.values()), strict=True)) if _is_flat(value.values()) else value
+    return value
+
+
+def _is_flat(items: Collection[Any]) -> bool:
+    """True if there are large bytes among a moderate number of items, and nothing that holds other things."""
+    if len(items) > MOST_ITEMS:
+        return False
+    large = False
+    for item in items:
+        kind = type(item)
+        if kind not in _ATOMS:
+            return False
+        large = large or (kind is bytes and len(item) >= LARGE)
+    return large
+
+
+def _wrapped(items: Iterable[Any]) -> list[Any]:
+    made: dict[int, _Beside] = {}
+    return [
+        made.setdefault(id(item), _Beside(item)) if type(item) is bytes and len(item) >= LARGE else item
+        for item in items
+    ]
 
 
 def _pickle(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
@@ -107,19 +171,25 @@ def dumps_arguments(
             if type(argument) not in _ATOMS:
                 break
         else:
-            return pickle.dumps(args, PROTOCOL), None
+            data = pickle.dumps(args, PROTOCOL)
+            if len(data) < LARGE:
+                return data, None
     dependencies: list[Dependency] = []
     plain = list(args)
     for position, argument in enumerate(args):
         if isinstance(argument, Ref):
             dependencies.append((position, argument._future))
             plain[position] = None
+        else:
+            plain[position] = _beside(argument)
     for key, argument in kwargs.items():
         if isinstance(argument, Ref):
             dependencies.append((key, argument._future))
-    bound = {k: None if isinstance(v, Ref) else v for k, v in kwargs.items()}
+    bound = {k: None if isinstance(v, Ref) else _beside(v) for k, v in kwargs.items()}
     try:
         payload = dumps([tuple(plain), bound] if bound else tuple(plain), keep)
+    except ObjectStoreFullError:
+        raise
     except Exception as error:
         raise explain(error, name, plain, bound) from error
     return payload, dependencies or None

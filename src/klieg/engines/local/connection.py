@@ -28,7 +28,9 @@ WRITE_AT: Final = 1 << 12
 
 _ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
-Piece = bytes | tuple[bytes, list[int]]
+Piece = bytes | tuple[bytes, list[int], object]
+"""A frame; or a frame, the descriptors that go with it and who closes them: None if this side does once they are sent,
+else their owner, which is kept alive until then."""
 
 
 class Link:
@@ -55,6 +57,8 @@ class Link:
         self._decoder = Decoder()
         self.fds: deque[int] = deque()
         """Descriptors that have come and that no frame has claimed yet."""
+        self.can_miss_fds = False
+        """True if the frames say which descriptors belong to them, so that one that is lost can be told."""
         self.closed = False
         self.broken = ""
         """Why it was closed from this side, if it was."""
@@ -74,9 +78,9 @@ class Link:
         elif not self._queued:
             self._queue()
 
-    def send_with_fds(self, frame: bytes, fds: list[int]) -> None:
-        """Queue a frame with descriptors; they are duplicated into the message and closed here."""
-        self._out.append((frame, fds))
+    def send_with_fds(self, frame: bytes, fds: list[int], owner: object = None) -> None:
+        """Queue a frame with descriptors. They are closed here once they are sent, unless they have an owner."""
+        self._out.append((frame, fds, owner))
         self.flush()
         if self.closed:  # nothing is written any more: the descriptors are ours to close
             self._drop_queue()
@@ -131,16 +135,17 @@ class Link:
             pieces.append(out.popleft())  # type: ignore[arg-type]  # just looked
         return b"".join(pieces)
 
-    def _send_fds(self, frame: bytes, fds: list[int]) -> int:
+    def _send_fds(self, frame: bytes, fds: list[int], owner: object) -> int:
         sent = socket.send_fds(self._sock, [frame], fds)
-        for fd in fds:
-            _close(fd)
+        if owner is None:
+            for fd in fds:
+                _close(fd)
         return sent
 
     def _drop_queue(self) -> None:
         while self._out:
             piece = self._out.popleft()
-            if isinstance(piece, tuple):
+            if isinstance(piece, tuple) and piece[2] is None:
                 for fd in piece[1]:
                     _close(fd)
 
@@ -193,7 +198,7 @@ class Link:
             self.close("end of file")
             return
         try:
-            if flags & socket.MSG_CTRUNC:
+            if flags & socket.MSG_CTRUNC and not self.can_miss_fds:
                 raise WireError(no_descriptors_left("a descriptor was sent to a process"))
             self._on_frames(self._decoder.feed(data))
         except Exception as error:

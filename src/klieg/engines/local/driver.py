@@ -18,6 +18,7 @@ from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.engine import LocalEngine
 from klieg.engines.local.interrupts import CtrlC
 from klieg.engines.local.reactor import Reactor
+from klieg.engines.local.store.ledger import Account, Ledger, default_limit
 from klieg.engines.surroundings import resolve
 from klieg.ids import new_process_number
 from klieg.machine import gpu_names
@@ -37,8 +38,17 @@ STOP_TIMEOUT: Final = 5.0
 class DriverEngine(LocalEngine):
     """The engine of the user's process, which started the head."""
 
-    def __init__(self, process: int, namespace: str, sock: socket.socket, head: subprocess.Popen[bytes]) -> None:
-        super().__init__(process, namespace, sock, Reactor())
+    def __init__(
+        self,
+        process: int,
+        namespace: str,
+        sock: socket.socket,
+        head: subprocess.Popen[bytes],
+        ledger: Ledger,
+        settings: Settings,
+    ) -> None:
+        super().__init__(process, namespace, sock, Reactor(), Account(ledger, ledger.open_line(process)), settings)
+        self._ledger = ledger
         self._head_process = head
         self._ctrl_c = CtrlC(self.reactor)
 
@@ -64,6 +74,7 @@ class DriverEngine(LocalEngine):
         except subprocess.TimeoutExpired:
             self._head_process.kill()
             self._head_process.wait()
+        self._ledger.close()
 
 
 def start_driver(resources: Mapping[str, float], namespace: str, settings: Settings) -> LocalEngine:
@@ -75,14 +86,20 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
     process = new_process_number()
     _occupy_standard_descriptors()
     ours, theirs = socket_pair()
+    page = -1
     try:
-        head = _start_head(theirs, settings.log_to_driver)
+        page = Ledger.new_file()
+        ledger = Ledger(page)
+        ledger.limit = settings.object_store_memory or default_limit(settings.store_directory)
+        head = _start_head(theirs, page, settings.log_to_driver)
     except OSError as error:
         ours.close()
         raise RuntimeError(f"klieg could not start its head process: {error}") from error
     finally:
         theirs.close()
-    engine = DriverEngine(process, namespace, ours, head)
+        if page >= 0:
+            os.close(page)
+    engine = DriverEngine(process, namespace, ours, head, ledger, settings)
     try:
         _say_hello(engine, head, resources, gpus, settings)
     except BaseException:  # Ctrl-C, perhaps: nobody has the engine yet, so nobody else could end it
@@ -99,12 +116,12 @@ def _occupy_standard_descriptors() -> None:
     os.close(fd)
 
 
-def _start_head(theirs: socket.socket, log_to_driver: bool) -> subprocess.Popen[bytes]:
-    code = _BOOTSTRAP.format(paths=_own_paths(), fd=theirs.fileno(), ready=_READY)
+def _start_head(theirs: socket.socket, page: int, log_to_driver: bool) -> subprocess.Popen[bytes]:
+    code = _BOOTSTRAP.format(paths=_own_paths(), fd=theirs.fileno(), page=page, ready=_READY)
     output = None if log_to_driver else subprocess.DEVNULL
     return subprocess.Popen(
         [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", code],  # type: ignore[attr-defined]  # multiprocessing uses it too
-        pass_fds=[theirs.fileno()],
+        pass_fds=[theirs.fileno(), page],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -120,7 +137,7 @@ import os, sys
 os.write({fd}, {ready!r})
 sys.path[:0] = {paths!r}
 from klieg.engines.local.head.head import main
-main({fd})
+main({fd}, {page})
 """
 """What the head runs: it says at once that it has started, and gets warm while the driver goes on."""
 

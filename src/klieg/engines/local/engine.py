@@ -33,16 +33,20 @@ from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.functions import Exports, export
+from klieg.engines.inventory import inventory
 from klieg.engines.local import wire
 from klieg.engines.local.actors import ActorChannel
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.control import HeadClient
 from klieg.engines.local.leases import TaskChannel
-from klieg.engines.local.ownership import BorrowedFuture, BorrowedToken, Loans
+from klieg.engines.local.ownership import BorrowedFuture, BorrowedToken, Lendable, Loans
 from klieg.engines.local.peer import Peer, Pending, Runner
 from klieg.engines.local.reactor import Reactor
-from klieg.engines.local.store import Store
-from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+from klieg.engines.local.store.foreign import BorrowedBlock, Foreign, LostBuffer
+from klieg.engines.local.store.ledger import Account
+from klieg.engines.local.store.segment import Block, Segment, StoredBuffer
+from klieg.engines.local.store.store import Store
+from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
 from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import ready_outcome
 from klieg.engines.serialization import Named
@@ -65,12 +69,21 @@ from klieg.ids import COUNTER_MASK, id_maker, new_process_number, process_of
 from klieg.outcome import UNREAD, Error, Outcome, Serialized, Value
 from klieg.placement import Placement
 from klieg.runtime_env import RuntimeEnv
+from klieg.settings import Settings
 from klieg.task import STREAMS, ActorSpec, ClassInfo, TaskSpec
 
 logger = logging.getLogger("klieg")
 
 KILLED: Final = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped."
+
+OWNER_DIED: Final = "The process that owned the value died, and the value with it."
+
+ROOM_PATIENCE: Final = 0.5
+"""Seconds that others get to move to disk what they do not read."""
+
+LOST_KEPT: Final = 10_000
+"""Dead processes that are remembered, so that nothing is sent to them."""
 
 HEAD_GRACE: Final = 2.0
 """Seconds that the head gets above what others get to answer a question that it passes on."""
@@ -87,7 +100,15 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self, process: int, namespace: str, head: socket.socket, reactor: Reactor) -> None:
+    def __init__(
+        self,
+        process: int,
+        namespace: str,
+        head: socket.socket,
+        reactor: Reactor,
+        account: Account,
+        settings: Settings,
+    ) -> None:
         self.process = process
         self.namespace = namespace
         self.reactor = reactor
@@ -96,8 +117,9 @@ class LocalEngine:
         """In a worker: what carries out calls."""
         self.exports = Exports()
         self.loans = Loans()
-        self.store = Store(self)
-        self._next_id = id_maker(process)
+        self.store = Store(self, account, settings)
+        self.foreign = Foreign(self._note_drop, lambda number: self.note(self._segment_unused, number))
+        self.next_id = id_maker(process)
         self._numbers = itertools.count(1 << 48).__next__
         """For questions to peers, apart from the numbers of calls."""
         self._peers: dict[int, Peer] = {}
@@ -107,13 +129,20 @@ class LocalEngine:
         self._borrowed: weakref.WeakValueDictionary[int, BorrowedFuture] = weakref.WeakValueDictionary()
         self._pinned: dict[int, Named] = {}
         self._dropped: deque[tuple[Callable[..., None], Any]] = deque()
+        self._given_back: dict[int, list[tuple[int, int]]] = {}
+        """For each owner: ids, and how many loans of them it is to be told of."""
         self._push_soon: deque[TaskChannel] = deque()
+        self._lost: dict[int, None] = {}
+        """Processes that have died, as far as we have had to do with them; the oldest are forgotten."""
         self._sweeping = False
         self._lock = threading.RLock()
         self._gone: BaseException | None = None
         """Why the runtime is over, once it is."""
-        self._questions: dict[str, Callable[[dict[str, Any]], Any]] = {"snapshot": lambda _: self._snapshot()}
-        """What other processes may ask of this one, through the head."""
+        self._questions: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {
+            "snapshot": lambda _, reply: reply(self._snapshot()),
+            "room": lambda size, reply: self.give_room(size, reply, ask_borrowers=True),
+        }
+        """What other processes may ask of this one, through the head; each is given how to reply, now or later."""
         self.hooked = False
         """True once there was an actor with a shutdown hook."""
         self.head_started = False
@@ -138,7 +167,7 @@ class LocalEngine:
     ) -> tuple[ObjectFuture, ...]:
         self._check_usable()
         payload, dependencies = serialization.dumps_arguments(args, kwargs, spec.name, self.store.keep)
-        call = OutgoingCall(spec, payload, dependencies, self._next_id)
+        call = OutgoingCall(spec, payload, dependencies, self.next_id)
         call.keep = actor
         enclosing = CURRENT.get()
         if enclosing is not None:
@@ -182,7 +211,7 @@ class LocalEngine:
         name = f"{info.name}.__init__"
         payload, dependencies = serialization.dumps_arguments(args, kwargs, name, self.store.keep)
         cls = export(spec.cls, f"the actor class {info.name}")
-        number, process = self._next_id(), new_process_number()
+        number, process = self.next_id(), new_process_number()
         mode = mode_of(info.is_async, options.max_concurrency, info.groups)
         channel = ActorChannel(self, number, info.name, mode == "plain")
         channel.max_pending, channel.on_full = options.max_pending_calls, options.on_full
@@ -209,7 +238,7 @@ class LocalEngine:
             },
         }
         self._reserve(number, request, info.name, placement)
-        call = OutgoingCall(TaskSpec(name, method="__init__"), payload, dependencies, self._next_id)
+        call = OutgoingCall(TaskSpec(name, method="__init__"), payload, dependencies, self.next_id)
         channel.create(call, cls, process, request)
         self._channels[number] = channel
         dropped = None if options.lifetime == "detached" else self._drop_actor
@@ -239,9 +268,9 @@ class LocalEngine:
             raise self.gone()
         return answer
 
-    def put(self, value: Any) -> ObjectFuture:
+    def put(self, value: Any) -> PutFuture:
         self._check_usable()
-        return ObjectFuture(self._next_id(), Value(serialization.dumps(value, self.store.keep)))
+        return PutFuture(self.next_id(), Value(serialization.dumps(value, self.store.keep)))
 
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
         call = CURRENT.get()
@@ -332,7 +361,7 @@ class LocalEngine:
 
     def placement_group_ready(self, group: int, value: Any) -> ObjectFuture:
         self._check_usable()
-        future = ObjectFuture(self._next_id())
+        future = ObjectFuture(self.next_id())
         payload = serialization.dumps(value, self.store.keep)
         self.head.request(
             "group", lambda answer, _: self._group_answered(answer, future, payload), want="ready", group=group
@@ -356,6 +385,12 @@ class LocalEngine:
         self._check_usable()
         answer = self._ask("resources")
         return answer["total"], answer["free"]
+
+    def objects(self) -> list[dict[str, Any]]:
+        return inventory(self.process, self.loans.holders)
+
+    def store_usage(self) -> dict[str, Any]:
+        return self.store.usage()
 
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
         stats: dict[str, dict[str, int]] = self._ask_actor(actor, wire.STATS, b"")
@@ -428,7 +463,14 @@ class LocalEngine:
         UNREAD.ring = _nothing
         self.reactor.close()
         self.callbacks.stop(1.0)
+        self._forget_all()
         self.store.close()
+
+    def _forget_all(self) -> None:
+        """Whoever still holds this engine must not keep alive what users have put into it."""
+        self.exports = Exports()
+        self._pinned.clear()
+        self.loans.clear()
 
     # Refs and handles that come and go
 
@@ -449,15 +491,16 @@ class LocalEngine:
         token = self._actors.get(number)
         return token if token is not None else ActorToken(number, self._channel(number, info), None)
 
-    def find_named(self, number: int) -> Named | None:
+    def find_named(self, number: int) -> Lendable | None:
         """What this process, its owner, keeps under an id for others."""
         return self.loans.find(number) or self._pinned.get(number)
 
-    def lend(self, named: Named, process: int) -> None:
-        """A message to `process` names a ref or an actor."""
-        if isinstance(named, BorrowedFuture | BorrowedToken):
-            body = json.dumps([named.id, process]).encode()
-            self._owner_peer(named.id).send(wire.LEND, 0, body)
+    def lend(self, named: Lendable, process: int) -> None:
+        """A message to `process` names a ref, an actor or a part of shared memory."""
+        if isinstance(named, BorrowedFuture | BorrowedToken | BorrowedBlock):
+            if process_of(named.id) not in self._lost:
+                body = json.dumps([named.id, process]).encode()
+                self._owner_peer(named.id).send(wire.LEND, 0, body)
         elif not isinstance(named, ActorToken) or named.counted:
             self.loans.lend(named, process)
 
@@ -473,11 +516,28 @@ class LocalEngine:
         return future
 
     def _come_home(self, number: int, is_actor: bool) -> Named:
-        named = self.loans.find(number) or self._pinned.get(number) or self._actors.get(number)
-        if named is None:
-            raise ObjectLostError(f"The value of {number:x}, which was lent out, came back after it was freed.")
+        named = self.find_named(number) or self._actors.get(number)
         self.loans.change(number, self.process, -1)  # the sender has lent it to us, its owner
-        return named
+        if isinstance(named, ObjectFuture | ActorToken):
+            return named
+        lost = ObjectLostError(f"The value of {number:x}, which was lent out, came back after it was freed.")
+        return ObjectFuture(number, Error(failures.dumps(lost, "")))
+
+    def open_buffer(self, described: dict[str, Any], segments: dict[int, Segment]) -> StoredBuffer | LostBuffer:
+        """A message on a connection with these segments describes a buffer in shared memory."""
+        number = described["block"]
+        if process_of(number) != self.process:
+            return self.foreign.open(described, segments)
+        block = self.loans.find(number)
+        self.loans.change(number, self.process, -1)
+        if isinstance(block, Block):
+            return StoredBuffer(block)
+        return LostBuffer(f"The buffer {number:x}, which was lent out, came back after it was freed.")
+
+    def _segment_unused(self, number: int) -> None:
+        """Another process's segment is no longer mapped here: those whom we have sent it need not keep it for us."""
+        for peer in list(self._peers.values()):
+            peer.retract(number)
 
     def _new_borrowed(self, number: int) -> BorrowedFuture:
         future = BorrowedFuture(number, self._fetch, self._note_drop)
@@ -502,22 +562,31 @@ class LocalEngine:
                 )
         return channel
 
-    def _note_drop(self, number: int, loans: int) -> None:
-        self._dropped.append((self._release, (number, loans)))
+    def note(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have `function(*arguments)` called soon by whoever leads. Safe in finalizers: no lock, no message."""
+        self._dropped.append((function, arguments))
         self.reactor.ring()
+
+    def _note_drop(self, number: int, loans: int) -> None:
+        self.note(self._release, number, loans)
+
+    def _note_drops(self, dropped: list[tuple[int, int]]) -> None:
+        for number, loans in dropped:
+            self._note_drop(number, loans)
 
     def _drop_actor(self, number: int) -> None:
-        self._dropped.append((self._actor_unnamed, (number,)))
-        self.reactor.ring()
+        self.note(self._actor_unnamed, number)
 
     def drop_stream(self, stream: StreamFuture) -> None:
-        self._dropped.append((_close_stream, (stream,)))
-        self.reactor.ring()
+        self.note(_close_stream, stream)
 
     def _do_chores(self) -> None:
         while self._dropped:
             function, arguments = self._dropped.popleft()
             function(*arguments)
+        if self._given_back:
+            self._send_releases()
+        self.store.settle()
         while self._push_soon:
             self._push_soon.popleft().push()
 
@@ -526,14 +595,23 @@ class LocalEngine:
             report_unread()
 
     def _release(self, number: int, loans: int) -> None:
-        if not loans or self._gone is not None:
-            return
+        if loans:
+            self._given_back.setdefault(process_of(number), []).append((number, loans))
+
+    def _send_releases(self) -> None:
+        """Tell the owners, each in one message, what this process no longer holds."""
+        given_back, self._given_back = self._given_back, {}
+        for process, released in given_back.items():
+            if self._gone is None and process not in self._lost:
+                self._send_release(released)
+
+    def _send_release(self, released: list[tuple[int, int]]) -> None:
         try:
-            peer = self._owner_peer(number)
+            peer = self._owner_peer(released[0][0])
         except OSError:  # no descriptor is left for a connection to the owner: perhaps later
-            self.reactor.call_at(time.monotonic() + RELEASE_AGAIN, lambda: self._release(number, loans))
+            self.reactor.call_at(time.monotonic() + RELEASE_AGAIN, lambda: self._note_drops(released))
             return
-        peer.send(wire.RELEASE, 0, json.dumps([[number, loans]]).encode(), now=False)
+        peer.send(wire.RELEASE, 0, json.dumps(released).encode(), now=False)
 
     def _actor_unnamed(self, number: int) -> None:
         channel = self._channels.pop(number, None)
@@ -542,6 +620,9 @@ class LocalEngine:
 
     def _fetch(self, future: BorrowedFuture) -> None:
         fetch = _Fetch(future)
+        if self._gone is not None or process_of(future.id) in self._lost:
+            fetch.fail(self._gone or OwnerDiedError(OWNER_DIED))
+            return
         try:
             self._owner_peer(future.id).ask(wire.FETCH, str(future.id).encode(), fetch)
         except OSError as error:  # no descriptor is left for a connection to the owner
@@ -586,6 +667,9 @@ class LocalEngine:
         """The process at the other end is dead: give back what it held, settle what it owed."""
         if self._peers.get(peer.process) is peer:
             del self._peers[peer.process]
+        self._lost[peer.process] = None
+        if len(self._lost) > LOST_KEPT:
+            del self._lost[next(iter(self._lost))]
         if peer.link.broken:  # the process lives, and nobody can reach it through here any more
             self.head.tell("end_worker", process=peer.process, reason=f"a connection of its broke: {peer.link.broken}")
         self.loans.forget_process(peer.process)
@@ -601,9 +685,7 @@ class LocalEngine:
         calls = [w for w in unfinished if isinstance(w, OutgoingCall) and w.channel is not None]
         for waiting in unfinished:
             if waiting not in calls:
-                waiting.fail(
-                    self._gone or OwnerDiedError("The process that owned the value died, and the value with it.")
-                )
+                waiting.fail(self._gone or OwnerDiedError(OWNER_DIED))
         channels = {*users, *(call.channel for call in calls)}
         for channel in channels:
             channel.peer_lost(peer, [call for call in calls if call.channel is channel])
@@ -656,7 +738,9 @@ class LocalEngine:
         elif verb == "peer":
             self.peer_of(message["process"], fds)
         elif verb == "asked":
-            self.head.tell("reply", ticket=message["ticket"], reply=self._questions[message["question"]](message))
+            ticket = message["ticket"]
+            answer = self._questions[message["question"]]
+            answer(message["details"], lambda reply: self.head.tell("reply", ticket=ticket, reply=reply))
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
                 channel.somebody_waits()
@@ -666,6 +750,35 @@ class LocalEngine:
             self.runner.end_soon(message["reason"])
         elif verb == "leave" and self.runner is not None:
             self.runner.exit(message["reason"])
+
+    def ask_for_room(self, size: int) -> int:
+        """Have the other processes take less of the store; returns how many bytes they say they have given back."""
+        answer = self.head.ask("survey", question="room", details=size, timeout=ROOM_PATIENCE, explain=False)
+        return self._ask_borrowers(size) + sum(answer.get("replies", ()))
+
+    def _ask_borrowers(self, size: int) -> int:
+        """Have those who hold memory of this process move to disk what they do not read.
+
+        The question travels behind the values themselves: who answers has had all that was sent to him."""
+        answers: list[_Released] = []
+        for process in self.loans.holders_of(Block):
+            peer = self._peers.get(process)
+            if peer is not None:
+                answers.append(_Released())
+                peer.ask(wire.MAKE_ROOM, str(size).encode(), answers[-1])
+        self.reactor.block(lambda: all(answer.size is not None for answer in answers), time.monotonic() + ROOM_PATIENCE)
+        return sum(answer.size or 0 for answer in answers)
+
+    def give_room(self, size: int, then: Callable[[int], None], *, ask_borrowers: bool) -> None:
+        """Another process needs room in the store: make it, and call `then(bytes given back)`, from another thread."""
+
+        def give() -> None:
+            then(self.store.give_room(size) + (self._ask_borrowers(size) if ask_borrowers else 0))
+
+        if self.store.may_take_long:
+            threading.Thread(target=give, name="klieg make room", daemon=True).start()
+        else:
+            then(self.store.give_room(size))
 
     def _failed(self, error: BaseException) -> None:
         """klieg's own code has raised where nobody waits for it: better an end than calls that are stranded."""
@@ -729,6 +842,20 @@ class _Fetch:
 
     def fail(self, error: BaseException) -> None:
         self._future.resolve(Error(failures.dumps(error, "")))
+
+
+class _Released:
+    """Waits for the answer of a process that was asked to make room."""
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+        """Bytes that it has given back."""
+
+    def resolve(self, outcome: Outcome) -> None:
+        self.size = serialization.loads(outcome.payload)
+
+    def fail(self, error: BaseException) -> None:
+        self.size = 0
 
 
 class _Answer:

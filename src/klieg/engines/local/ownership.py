@@ -17,19 +17,23 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+from klieg.engines.local.store.segment import Block
 from klieg.engines.objects import ActorToken, ObjectFuture
 from klieg.engines.serialization import Named
+
+Lendable = Named | Block
+"""What one process keeps for others: the value of a ref, an actor, a part of shared memory."""
 
 
 class Loans:
     """The owner's table: what is lent to whom."""
 
     def __init__(self) -> None:
-        self._named: dict[int, Named] = {}
+        self._named: dict[int, Lendable] = {}
         self._counts: dict[int, Counter[int]] = {}
         self._lock = threading.Lock()
 
-    def lend(self, named: Named, process: int, count: int = 1) -> None:
+    def lend(self, named: Lendable, process: int, count: int = 1) -> None:
         with self._lock:
             self._named[named.id] = named
             self._count(named.id, process, count)
@@ -47,10 +51,34 @@ class Loans:
             dropped = [self._count(number, process, -self._counts[number][process]) for number in numbers]
         del dropped
 
-    def find(self, number: int) -> Named | None:
+    def clear(self) -> None:
+        """The runtime is over: nobody holds anything."""
+        with self._lock:
+            dropped = list(self._named.values())
+            self._named.clear()
+            self._counts.clear()
+        del dropped
+
+    def find(self, number: int) -> Lendable | None:
         return self._named.get(number)
 
-    def _count(self, number: int, process: int, count: int) -> Named | None:
+    def all(self) -> list[Lendable]:
+        """Whatever is lent to anybody."""
+        with self._lock:
+            return list(self._named.values())
+
+    def holders_of(self, kind: type[Lendable]) -> set[int]:
+        """The processes that hold anything of that kind."""
+        with self._lock:
+            numbers = [number for number, named in self._named.items() if isinstance(named, kind)]
+            return {process for number in numbers for process in self._counts[number]}
+
+    def holders(self, number: int) -> list[int]:
+        """The processes that hold the id now."""
+        with self._lock:
+            return [process for process, count in self._counts.get(number, {}).items() if count > 0]
+
+    def _count(self, number: int, process: int, count: int) -> Lendable | None:
         counts = self._counts.setdefault(number, Counter())
         counts[process] += count
         if counts[process] == 0:

@@ -15,8 +15,8 @@ from klieg.engines.calls import OutgoingCall, StreamFuture
 from klieg.engines.functions import Exported
 from klieg.engines.local import wire
 from klieg.engines.local.connection import Link
+from klieg.engines.local.store.segment import Segment
 from klieg.engines.objects import ObjectFuture
-from klieg.engines.serialization import Named
 from klieg.exceptions import ObjectLostError
 from klieg.ids import COUNTER_MASK
 from klieg.outcome import Error, Outcome, Serialized, Value
@@ -82,7 +82,13 @@ class Peer:
         self._spec_count = 0
         self._describing = threading.Lock()
         self._functions: set[bytes] = set()
+        self._segments: dict[int, Segment] = {}
+        """Shared memory that the peer has introduced on this connection."""
+        self._introduced: set[int] = set()
+        """Shared memory whose descriptor the peer has been sent."""
+        self._introducing = threading.Lock()
         self.link = Link(engine.reactor, sock, self._on_frames, self._on_close)
+        self.link.can_miss_fds = True
 
     # Sending
 
@@ -116,7 +122,6 @@ class Peer:
         description.fields["args"] = description.payload(call.payload)
         values = call.values() or []
         description.fields["values"] = [[place, description.payload(value)] for place, value in values]
-        self._lend(wire.named_in([call.payload, *(value for _, value in values)]))
         self._send_description(description, kind, number)
 
     def _describe(self, spec: TaskSpec) -> int:
@@ -157,7 +162,6 @@ class Peer:
             return
         description = wire.Description()
         description.fields["values"] = [description.payload(p) for p in payloads]
-        self._lend(wire.named_in(payloads))
         self._send_description(description, wire.VALUE_FULL, number)
 
     def send_error(self, number: int, payload: bytes, now: bool) -> None:
@@ -169,15 +173,33 @@ class Peer:
             return
         description = wire.Description(index=index)
         description.fields["values"] = [description.payload(payload)]
-        self._lend(wire.named_in([payload]))
         self._send_description(description, wire.ITEM_FULL, number)
 
     def _send_description(self, description: wire.Description, kind: int, number: int) -> None:
-        frame = description.frame(kind, number)
-        if description.stored:
-            self.link.send_with_fds(frame, [os.dup(buffer.fd) for buffer in description.stored])
+        for named in [*description.named, *description.blocks]:
+            self.engine.lend(named, self.process)
+        segments = {block.segment.id: block.segment for block in description.blocks}
+        if segments.keys() <= self._introduced:
+            self.link.send(description.frame(kind, number), now=True)
         else:
-            self.link.send(frame, now=True)
+            self._introduce(description, kind, number, segments)
+        if self.link.closed:  # what was lent too late to be given back by the end of the connection
+            self.engine.loans.forget_process(self.process)
+
+    def _introduce(self, description: wire.Description, kind: int, number: int, segments: dict[int, Segment]) -> None:
+        """Send the frame with the descriptors of the segments that are new to the peer, before any later frame."""
+        with self._introducing:
+            new = [segment for segment in segments.values() if segment.id not in self._introduced]
+            frame = description.frame(kind, number, [(segment.id, segment.inode) for segment in new])
+            self.link.send_with_fds(frame, [segment.fd for segment in new], owner=new)
+            self._introduced.update(segment.id for segment in new)
+
+    def retract(self, segment: int) -> None:
+        """Tell the peer that no further frame will name the segment, unless it is introduced again."""
+        with self._introducing:
+            if segment in self._introduced:
+                self._introduced.discard(segment)
+                self.send(wire.RETRACT, 0, str(segment).encode(), now=False)
 
     def send(self, kind: int, number: int, body: bytes = b"", now: bool = True) -> None:
         self.link.send(wire.frame(kind, number, body), now)
@@ -189,10 +211,6 @@ class Peer:
         self.send(kind, number, body)
         if self.link.closed:
             self.fail_pending(number)
-
-    def _lend(self, named: list[Named]) -> None:
-        for one in named:
-            self.engine.lend(one, self.process)
 
     # Receiving
 
@@ -210,11 +228,13 @@ class Peer:
                 handle(self, number, body)
 
     def _value_full(self, number: int, body: bytes) -> None:
-        reader = wire.Reader(body)
+        reader = self.reader(body)
         payloads = [self.read_payload(reader, d) for d in reader.fields["values"]]
         waiting = self.pending.pop(number, None)
         if waiting is None:
             return
+        if isinstance(waiting, OutgoingCall):
+            self.engine.store.owns(payloads)
         if len(payloads) == 1:
             waiting.resolve(Value(payloads[0]))
         else:
@@ -231,9 +251,11 @@ class Peer:
         self._arrive(number, index, body[wire.INDEX.size :])
 
     def _item_full(self, number: int, body: bytes) -> None:
-        reader = wire.Reader(body)
+        reader = self.reader(body)
         (description,) = reader.fields["values"]
-        self._arrive(number, reader.fields["index"], self.read_payload(reader, description))
+        payload = self.read_payload(reader, description)
+        self.engine.store.owns([payload])
+        self._arrive(number, reader.fields["index"], payload)
 
     def _arrive(self, number: int, index: int, payload: Serialized) -> None:
         call = self.pending.get(number)
@@ -306,6 +328,14 @@ class Peer:
         elif outcome is not None:
             self.send_payloads(number, [outcome.payload], now=True)
 
+    def _make_room(self, number: int, body: bytes) -> None:
+        """The peer needs room, and we hold memory of its own."""
+
+        def answer(released: int) -> None:
+            self.send_payloads(number, [pickle.dumps(released)], now=True)
+
+        self.engine.give_room(int(body), answer, ask_borrowers=False)
+
     def _lent(self, number: int, body: bytes) -> None:
         """The peer has passed a ref of ours on to another process."""
         what, process = json.loads(body)
@@ -326,10 +356,30 @@ class Peer:
     def read_payload(self, reader: wire.Reader, description: Any) -> Serialized:
         return reader.payload(description, self._open_stored, self.engine.borrow)
 
-    def _open_stored(self, size: int) -> Any:
-        if not self.link.fds:
-            raise wire.WireError("a value in shared memory without its descriptor")
-        return self.engine.store.open(self.link.fds.popleft(), size)
+    def _open_stored(self, described: dict[str, Any]) -> Any:
+        return self.engine.open_buffer(described, self._segments)
+
+    def reader(self, body: bytes) -> wire.Reader:
+        """The reader of a full frame, whose descriptors have been taken in."""
+        reader = wire.Reader(body)
+        for number, inode in reader.fields.get("segments", ()):
+            fds = self.link.fds
+            try:
+                if os.fstat(fds[0]).st_ino == inode:
+                    self._segments[number] = self.engine.foreign.meet(number, fds.popleft())
+                    continue
+            except (IndexError, OSError):  # no room in the table of open files, or in the address space
+                pass
+            self.send(wire.MISSED, 0, str(number).encode())
+        return reader
+
+    def _retracted(self, number: int, body: bytes) -> None:
+        self._segments.pop(int(body), None)
+
+    def _missed(self, number: int, body: bytes) -> None:
+        """The peer could not take the descriptor in: the next frame that names the segment brings it again."""
+        with self._introducing:
+            self._introduced.discard(int(body))
 
     # The end
 
@@ -350,6 +400,7 @@ class Peer:
         return taken
 
     def _on_close(self, why: str) -> None:
+        self._segments.clear()
         self.engine.peer_lost(self)
 
 
@@ -373,4 +424,7 @@ _HANDLERS: Final[dict[int, Callable[[Peer, int, bytes], None]]] = {
     wire.LEND: Peer._lent,
     wire.CANCEL_LENT: Peer._cancel_lent,
     wire.RELEASE: Peer._release,
+    wire.RETRACT: Peer._retracted,
+    wire.MISSED: Peer._missed,
+    wire.MAKE_ROOM: Peer._make_room,
 }

@@ -24,8 +24,9 @@ from klieg.outcome import Payload, Serialized
     VALUE, VALUE_FULL, ERROR, ITEM, ITEM_FULL, RETURNED,  # towards the caller
     GRANT, CANCEL, EXIT, STATS, RESIZE,
     FETCH, LEND, RELEASE, CANCEL_LENT,  # between owner and borrower
+    RETRACT, MISSED, MAKE_ROOM,  # shared memory
     CONTROL,  # to and from the head
-) = range(1, 22)  # fmt: skip
+) = range(1, 25)  # fmt: skip
 
 HEADER: Final = struct.Struct("<QBQ")
 CALL_HEADER: Final = struct.Struct("<QBQI")
@@ -124,8 +125,10 @@ class Description:
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
         self._blobs: list[Any] = []
-        self.stored: list[Any] = []
-        """Buffers in shared memory, whose descriptors go with the frame, in this order."""
+        self.blocks: list[Any] = []
+        """The parts of shared memory that the frame names."""
+        self.named: list[Named] = []
+        """The refs and actors that it names."""
 
     def blob(self, data: Any) -> int:
         self._blobs.append(data)
@@ -137,19 +140,23 @@ class Description:
             return self.blob(payload)
         data = self._buffer(payload.data)
         buffers = [self._buffer(buffer) for buffer in payload.buffers]
+        self.named.extend(payload.refs)
         refs = [[named.id, isinstance(named, ActorToken)] for named in payload.refs]
         return {"data": data, "buffers": buffers, "refs": refs}
 
     def _buffer(self, buffer: Any) -> Any:
-        if hasattr(buffer, "fd") and len(self.stored) < MAX_FDS:
-            self.stored.append(buffer)
-            return {"size": buffer.size}
-        return self.blob(buffer.view() if hasattr(buffer, "fd") else buffer)
+        block = getattr(buffer, "block", None)
+        if block is None:
+            return self.blob(buffer)
+        self.blocks.append(block)
+        return {"block": block.id, "segment": block.segment.id, "start": block.start, "size": block.size}
 
-    def frame(self, kind: int, number: int) -> bytes:
+    def frame(self, kind: int, number: int, segments: Sequence[tuple[int, int]] = ()) -> bytes:
+        """The frame; the descriptors of `segments` (number, inode), new to the peer, go with it in this order."""
+        if segments:
+            self.fields["segments"] = segments
         head = json.dumps(self.fields).encode()
         length = BEHIND_LENGTH + 4 + len(head) + sum(map(len, self._blobs))
-        self.fields["fds"] = len(self.stored)
         return b"".join([HEADER.pack(length, kind, number), SPEC_NUMBER.pack(len(head)), head, *self._blobs])
 
 
@@ -188,9 +195,4 @@ class Reader:
             raise WireError(f"a payload that cannot be read: {error!r}") from None
 
     def _buffer(self, description: Any, open_stored: Any) -> Any:
-        return self.blob(description) if isinstance(description, int) else open_stored(description["size"])
-
-
-def named_in(payloads: Sequence[Serialized]) -> list[Named]:
-    """Every ref and actor that the payloads name."""
-    return [named for payload in payloads if isinstance(payload, Payload) for named in payload.refs]
+        return self.blob(description) if isinstance(description, int) else open_stored(description)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import importlib
 import json
 import logging
@@ -42,13 +43,14 @@ from klieg.engines.local.output import show_warnings
 from klieg.engines.local.peer import SPECS_KEPT, Peer
 from klieg.engines.local.process import set_title
 from klieg.engines.local.reactor import Reactor
+from klieg.engines.local.store.ledger import Account, Ledger
 from klieg.engines.local.stuck import provide as provide_stacks
 from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken
 from klieg.engines.returns import split_returns
 from klieg.engines.surroundings import settle
 from klieg.engines.unpicklable import explain_value
-from klieg.exceptions import TaskCancelledError
+from klieg.exceptions import ObjectStoreFullError, TaskCancelledError
 from klieg.outcome import Serialized
 from klieg.placement import Placement
 from klieg.runtime_env import RuntimeEnv
@@ -135,6 +137,8 @@ class WireCall(Call):
     def _emit(self, index: int, item: Any) -> None:
         try:
             payload = serialization.dumps(item, self.runner.engine.store.keep)
+        except ObjectStoreFullError:
+            raise
         except Exception as error:
             raise explain_value(error, f"item {index} of {self.spec.name}()", item) from error
         self.peer.send_item(self.id, index, payload)
@@ -220,7 +224,8 @@ class Runner:
             limits = limits_of(info.is_async, facts["max_concurrency"], info.groups) | facts.get("resized", {})
             own_loops = info.own_loops
         if mode == "async":
-            loop = WatchedLoop(ActorSelector(self.engine.reactor))
+            selector = ActorSelector(self.engine.reactor)
+            loop = WatchedLoop(selector)
             asyncio.set_event_loop(loop)
         host = Host(
             name,
@@ -238,6 +243,8 @@ class Runner:
             runs_tasks=facts is None,
         )
         host.gpus = config["gpus"]
+        if host.loop is not None:
+            selector.poll = functools.partial(host.loop.run_after, self.engine.reactor.poll)
         if facts is None:
             host.open(None)
         else:
@@ -308,7 +315,7 @@ class Runner:
         self.imports.add(body[:KEY_SIZE], body[start + length :])
 
     def construct(self, peer: Peer, number: int, body: bytes) -> None:
-        reader = wire.Reader(body)
+        reader = peer.reader(body)
         fields = reader.fields
         cls = bytes(reader.blob(fields["cls"]))
         _add_paths(fields["paths"])
@@ -335,7 +342,7 @@ class Runner:
     def call_full(self, peer: Peer, number: int, body: bytes) -> None:
         if ARMED:
             failpoint("worker.call_received")
-        reader = wire.Reader(body)
+        reader = peer.reader(body)
         fields = reader.fields
         call = WireCall(self, peer, number, peer.specs[fields["spec"]], peer.read_payload(reader, fields["args"]))
         call.values = [(place, peer.read_payload(reader, value)) for place, value in fields["values"]]
@@ -477,7 +484,7 @@ def _flush_output() -> None:
             stream.flush()
 
 
-def main(head_socket: socket.socket) -> NoReturn:
+def main(head_socket: socket.socket, ledger: Ledger) -> NoReturn:
     """What a forked process does for the rest of its life: it waits to be told what it is, and is that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     provide_stacks()
@@ -488,10 +495,11 @@ def main(head_socket: socket.socket) -> NoReturn:
         set_title(config["title"])
         runtime = config["runtime"]
         sys.path[:] = runtime["sys_path"]
-        engine = LocalEngine(config["process"], runtime["namespace"], head_socket, reactor)
+        session.settings = settings = Settings.load(runtime["settings"])
+        account = Account(ledger, config["line"])
+        engine = LocalEngine(config["process"], runtime["namespace"], head_socket, reactor, account, settings)
         engine.on_head_lost = _end_now
         engine.on_failure = _fail_now
-        session.settings = Settings.load(runtime["settings"])
         engines.use(engine)
         for name in session.settings.worker_imports:
             importlib.import_module(name)

@@ -29,7 +29,8 @@ from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.functions import Exports, export
-from klieg.engines.objects import ActorToken, ObjectFuture, Ready
+from klieg.engines.inventory import inventory
+from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
 from klieg.engines.outgoing import outgoing
 from klieg.engines.ray import parcels
 from klieg.engines.ray.actors import ActorChannel, Link, RayToken, WorkerChannel
@@ -212,9 +213,9 @@ class RayEngine:
             self._created.add(token)
         return token
 
-    def put(self, value: Any) -> ObjectFuture:
+    def put(self, value: Any) -> PutFuture:
         self._check_open()
-        return ObjectFuture(self.next_number(), Value(parcels.dumps(value)))
+        return PutFuture(self.next_number(), Value(parcels.dumps(value)))
 
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
         return self._arrivals.block(ready, futures, deadline, self._in_task)
@@ -292,6 +293,13 @@ class RayEngine:
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         self._check_open()
         return ray.cluster_resources(), ray.available_resources()
+
+    def objects(self) -> list[dict[str, Any]]:
+        return inventory(self.process, lambda number: [])
+
+    def store_usage(self) -> dict[str, Any]:
+        """Nothing of klieg's: large values are Ray's own objects, and `ray memory` lists them."""
+        return {"limit": 0, "used": 0, "processes": []}
 
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
         self._channel_of(actor)

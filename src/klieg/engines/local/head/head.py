@@ -32,6 +32,7 @@ from klieg.engines.local.head.survey import Survey
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
 from klieg.engines.local.process import descriptors_left, no_descriptors_left
 from klieg.engines.local.reactor import Reactor
+from klieg.engines.local.store.ledger import Ledger
 from klieg.engines.placement_groups import PlacementGroups
 from klieg.engines.scheduler import Grant, Scheduler
 from klieg.ids import new_process_number, process_of
@@ -62,6 +63,9 @@ UNDEAD: Final = (
     "one of its connections ended while it ran on, and it was ended. Has its code closed descriptors that are not its "
     "own (`os.closerange`), or used up its limit on open files (RLIMIT_NOFILE)?"
 )
+
+ROOM_PATIENCE: Final = 1.0
+"""Seconds that processes get to make room in the store. One that is busy for longer is taken to have none."""
 
 SPARES: Final = 1
 """Processes kept ready. One hides the fork from whoever starts actors one after another; each costs about a MiB."""
@@ -100,6 +104,8 @@ class Worker:
     title: str
     actor: ActorRecord | None
     shape: Shape
+    line: int
+    """Its line in the ledger of the object store."""
     grant: Grant | None = None
     """The resources held on its behalf now; None while it is idle."""
     lessee: int = 0
@@ -166,8 +172,9 @@ class Client:
 
 
 class Head:
-    def __init__(self, driver: socket.socket) -> None:
+    def __init__(self, driver: socket.socket, ledger: Ledger) -> None:
         self.reactor = Reactor(monitored=False)
+        self._ledger = ledger
         self.done = False
         self._runtime: Message = {}
         """What every worker is told of the runtime."""
@@ -571,7 +578,9 @@ class Head:
             del self._surveys[ticket]
             client.answer(message["request"], replies=replies, silent=silent)
 
-        survey = self._surveys[ticket] = Survey(self.reactor, message["timeout"], answer)
+        survey = self._surveys[ticket] = Survey(
+            self.reactor, message["timeout"], answer, explain=message.get("explain", True)
+        )
         wanted = message.get("processes")
         for other in list(self._clients.values()):
             if other is not client and (wanted is None or other.process in wanted):
@@ -613,7 +622,9 @@ class Head:
             spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
             return f"no worker process could be started: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
-        worker = spare.worker = self._workers[process] = Worker(process, spare.pid, title, actor, shape, grant)
+        worker = spare.worker = self._workers[process] = Worker(
+            process, spare.pid, title, actor, shape, self._ledger.open_line(process), grant
+        )
         client = self._clients[process] = Client(self, process, spare.sock)
         client.tell(
             "assign",
@@ -626,6 +637,7 @@ class Head:
             environment=shape.environment,
             actor=actor.request["facts"] if actor is not None else None,
             holds_resources=bool(grant.need),
+            line=worker.line,
         )
         for caller, sock in callers:
             self._introduce(process, caller, sock)
@@ -637,7 +649,7 @@ class Head:
             raise OSError(errno.EMFILE, no_descriptors_left("a worker was asked of a head"))
         ours, theirs = socket_pair()
         try:
-            pid = fork(theirs)
+            pid = fork(theirs, self._ledger)
         except OSError:
             ours.close()
             raise
@@ -662,6 +674,7 @@ class Head:
 
     def _worker_died(self, worker: Worker, exit: Exit) -> None:
         del self._workers[worker.process]
+        self._ledger.close_line(worker.line)
         client = self._clients.pop(worker.process, None)
         if client is not None:
             client.link.close()
@@ -767,12 +780,14 @@ def _back_off(crashes: int) -> float:
     return min(BACK_OFF * 2.0 ** (crashes - 1), LONGEST_BACK_OFF) if crashes else 0.0
 
 
-def main(fd: int) -> NoReturn:
-    """What the driver starts: `fd` is its end of the line to the head."""
+def main(fd: int, ledger: int) -> NoReturn:
+    """What the driver starts: `fd` is its end of the line to the driver, `ledger` the store's ledger."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
     # Workers are forked from here: whatever they all need is imported once, now.
     import klieg.engines.local.worker  # noqa: F401
 
     output.install()
-    Head(socket.socket(fileno=fd)).run()
+    page = Ledger(ledger)
+    os.close(ledger)
+    Head(socket.socket(fileno=fd), page).run()

@@ -21,8 +21,10 @@ Answer = Callable[[list[Any], list[dict[str, Any]]], None]
 class Survey:
     """One question, from asking it until it is answered. `answer(replies, silent)` is called once."""
 
-    def __init__(self, reactor: Reactor, timeout: float, answer: Answer) -> None:
+    def __init__(self, reactor: Reactor, timeout: float, answer: Answer, *, explain: bool = True) -> None:
+        """`explain`: have those that say nothing looked at from outside."""
         self._reactor = reactor
+        self._explain = explain
         self._answer = answer
         self._waiting: dict[int, Worker | None] = {}
         """Processes that have not replied: what the head knows of them, None for the driver."""
@@ -60,7 +62,7 @@ class Survey:
         if self._over:
             return
         self._over = True
-        silent = [worker for worker in self._waiting.values() if worker is not None]
+        silent = [worker for worker in self._waiting.values() if worker is not None and self._explain]
         requests = [(worker, Request(worker.pid)) for worker in silent]
         self._reactor.call_at(time.monotonic() + STACKS_AFTER, lambda: self._finish_with(requests))
 

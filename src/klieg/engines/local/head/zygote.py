@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 
 from klieg.engines.local.failpoints import PLAN, failpoint
 from klieg.engines.local.process import die_with
+from klieg.engines.local.store.ledger import Ledger
 
 _turns = itertools.count(1)
 
 
-def fork(head_end: socket.socket) -> int:
+def fork(head_end: socket.socket, ledger: Ledger) -> int:
     """Start a worker that will be told by its end of a socket what to be.
 
     Returns its process id here, and never in the child. Raises OSError where the machine refuses.
@@ -29,12 +30,12 @@ def fork(head_end: socket.socket) -> int:
     pid = os.fork()
     if not pid:
         PLAN.begin(turn)
-        _run_child(parent, head_end)
+        _run_child(parent, head_end, ledger)
     failpoint("head.after_fork")
     return pid
 
 
-def _run_child(parent: int, head_end: socket.socket) -> NoReturn:
+def _run_child(parent: int, head_end: socket.socket, ledger: Ledger) -> NoReturn:
     code = 1
     try:
         os.setsid()  # its own group: Ctrl-C at the terminal is the driver's, and children of users can be ended with it
@@ -43,7 +44,7 @@ def _run_child(parent: int, head_end: socket.socket) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         from klieg.engines.local import worker  # imported already: the head is warm
 
-        worker.main(head_end)
+        worker.main(head_end, ledger)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
