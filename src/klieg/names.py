@@ -130,7 +130,8 @@ SECTIONS: Final = (
         (
             *same("num_cpus num_gpus resources labels ignore_reinit_error log_to_driver namespace runtime_env"),
             *better("address", 'None or "local" here; an address of a cluster needs `engine="ray"`'),
-            *accepted("object_store_memory include_dashboard dashboard_host dashboard_port job_config"),
+            *same("object_store_memory", "beyond it, what nobody reads moves to disk; see objects.md"),
+            *accepted("include_dashboard dashboard_host dashboard_port job_config"),
             *accepted("configure_logging logging_level logging_format logging_config"),
             *accepted("enable_resource_isolation cgroup_path system_reserved_cpu system_reserved_memory"),
             *accepted("proxy_server_url"),
