@@ -20,7 +20,10 @@ import klieg
 SOURCES = Path(__file__).parent.parent / "src"
 
 LAYERS = [
-    ("values", ["_version", "exceptions", "ids", "options", "outcome", "placement", "runtime_env", "task"]),
+    (
+        "values",
+        ["_version", "exceptions", "ids", "options", "outcome", "placement", "propagation", "runtime_env", "task"],
+    ),
     ("concurrency", ["concurrency"]),
     ("the plug", ["engine", "environment", "machine", "session", "settings"]),
     ("what engines share", ["engines"]),

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
-from klieg import engine, ids, options, session
+from klieg import engine, ids, options, propagation, session
 from klieg.concurrency.call import CURRENT, ExitActor
 from klieg.concurrency.host import EXIT_ACTOR
 from klieg.engines import serialization
@@ -155,6 +155,8 @@ def _create(
         if found is not None:
             return found
     try:
+        if propagation.active:
+            kwargs = propagation.pack(kwargs)
         return ActorHandle(running.create_actor(spec, args, kwargs), info)
     except ActorAlreadyExistsError:
         found = find_handle(spec.options.name or "", spec.options.namespace) if spec.options.get_if_exists else None

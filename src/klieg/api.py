@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import logging
 import math
@@ -9,11 +10,11 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from klieg import engine as engines
-from klieg import environment, machine, session
+from klieg import environment, machine, propagation, session
 from klieg._version import __version__, commit
 from klieg.actor import ActorClass, ActorHandle, find_handle
 from klieg.concurrency.executors import LOOP_THREADS
@@ -117,6 +118,7 @@ def init(
     labels: Mapping[str, str] | None = None,
     object_store_memory: float | None = None,
     spill_directory: str | None = None,
+    propagate: Iterable[contextvars.ContextVar[Any]] = (),
     record_call_sites: bool = False,
     **ignored: Any,
 ) -> Context:
@@ -141,6 +143,8 @@ def init(
         object_store_memory: bytes that large values may take in memory, all processes together; default: 30 % of the
             machine's memory. Beyond it values that nobody reads are moved to disk. No effect on the inline engine.
         spill_directory: where to; default: the directory for temporary files. No file there ever has a name.
+        propagate: context variables whose values travel with each call, into the call's own context and what it calls;
+            global in a module, or in the program itself. OpenTelemetry's context, where that is installed, always does.
         record_call_sites: note where each `put` was called, for lists of objects; it costs some microseconds a call.
 
     Raises:
@@ -172,6 +176,7 @@ def init(
     said |= {"labels": _checked_labels(labels), "runtime_env": RuntimeEnv(**(runtime_env or {})).to_dict()}
     said |= {"object_store_memory": _store_size(object_store_memory), "spill_directory": _directory(spill_directory)}
     said["record_call_sites"] = bool(record_call_sites)
+    said["propagate"] = propagation.describe(propagate)
     settings = Settings(**{**session.defaults, **said})
     session.start(engine, total, namespace, settings)
     return Context(_facts())

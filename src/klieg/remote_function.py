@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
-from klieg import environment, options, session
+from klieg import environment, options, propagation, session
 from klieg.engines import serialization
 from klieg.engines.calls import StreamFuture
 from klieg.engines.objects import ObjectFuture
@@ -93,7 +93,10 @@ def _restore(function: Callable[..., Any], given: dict[str, Any]) -> RemoteFunct
 def submit(spec: TaskSpec, token: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Start a call of `spec` and return what `.remote()` returns for its `num_returns`."""
     spec.signature.check(spec.name, args, kwargs)
-    futures = session.running_engine().submit(spec, token, args, kwargs)
+    engine = session.running_engine()
+    if propagation.active:
+        kwargs = propagation.pack(kwargs)
+    futures = engine.submit(spec, token, args, kwargs)
     return refs_of(spec, futures)
 
 

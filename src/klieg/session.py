@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from klieg import engine, machine
+from klieg import engine, machine, propagation
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
 from klieg.environment import flag, text
@@ -52,6 +52,7 @@ def start(engine_name: str, resources: Mapping[str, float], namespace: str | Non
         settings, environment = given, RuntimeEnv(**given.runtime_env)
         started = _make(engine_name, resources, namespace or text("NAMESPACE") or uuid.uuid4().hex, given)
         engine.use(started)
+        propagation.use(given.propagate, given.traces)
         return started
 
 
@@ -80,6 +81,7 @@ def stop() -> None:
             return
         engine.use(None)
         environment = RuntimeEnv()
+        propagation.use((), traces=False)
         running.shutdown()
 
 

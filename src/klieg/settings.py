@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from klieg import environment
 from klieg.concurrency.watchdog import Thresholds
+from klieg.propagation import Described, is_tracing_installed
 
 
 def _new_session_name() -> str:
@@ -42,6 +43,10 @@ class Settings:
     """Where shared memory is files; None: in memory that is no file anywhere."""
     spill_directory: str | None = None
     """Where large values go when memory is short; None: to the directory for temporary files."""
+    propagate: Sequence[Described] = ()
+    """The context variables whose values travel with calls."""
+    traces: bool = dataclasses.field(default_factory=is_tracing_installed)
+    """Whether OpenTelemetry's current context travels with calls."""
     record_call_sites: bool = False
     """Whether `put` notes where it was called."""
     session_name: str = dataclasses.field(default_factory=_new_session_name)
@@ -59,5 +64,5 @@ class Settings:
         return cls(**fields)
 
 
-DEFAULT: Final = Settings(session_name="")
+DEFAULT: Final = Settings(session_name="", traces=False)
 """Where there is no runtime."""

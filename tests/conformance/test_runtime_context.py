@@ -1,6 +1,7 @@
 """`get_runtime_context()`: who am I, in the driver, in tasks and in every kind of actor."""
 
 import asyncio
+import re
 import threading
 
 import pytest
@@ -216,3 +217,96 @@ def test_the_deprecated_spellings_agree_with_the_others():
     assert klieg.get(plain.both.remote()) == (True, plain._actor_id.hex())
     context = klieg.get_runtime_context()
     assert (context.task_id, context.actor_id, "task_id" in context.get()) == (None, None, False)
+
+
+@klieg.remote
+def of_task():
+    return klieg.get_runtime_context().get_task_id()
+
+
+@klieg.remote(max_concurrency=2)
+async def of_async_task():
+    await asyncio.sleep(0)
+    return klieg.get_runtime_context().get_task_id()
+
+
+@klieg.remote
+class Sync:
+    def ids(self):
+        context = klieg.get_runtime_context()
+        return context.get_task_id(), context.get_actor_id()
+
+
+@klieg.remote(concurrency_groups={"own": klieg.ConcurrencyGroup(2, own_loop=True)})
+class Async:
+    async def ids(self):
+        await asyncio.sleep(0)
+        return self.on_loop()
+
+    def on_loop(self):
+        context = klieg.get_runtime_context()
+        return context.get_task_id(), context.get_actor_id()
+
+    @klieg.method(run_in="thread")
+    def in_thread(self):
+        return self.on_loop()
+
+    @klieg.method(concurrency_group="own")
+    async def on_own_loop(self):
+        return self.on_loop()
+
+    async def name(self):
+        return asyncio.current_task().get_name()
+
+    @klieg.method(concurrency_group="own")
+    async def name_on_own_loop(self):
+        return asyncio.current_task().get_name()
+
+
+@pytest.mark.parametrize("task", [of_task, of_async_task], ids=["task", "async task"])
+def test_a_task_of_each_kind_knows_its_id(task):
+    ref = task.remote()
+    assert klieg.get(ref) == ref.task_id().hex()
+
+
+@pytest.mark.parametrize(
+    ("cls", "method"),
+    [
+        (Sync, "ids"),
+        (Sync.options(max_concurrency=2), "ids"),
+        (Async, "ids"),
+        (Async, "on_loop"),
+        (Async, "in_thread"),
+        (Async, "on_own_loop"),
+    ],
+    ids=["plain", "threaded", "async", "on the loop", "in a thread", "on a loop of its own"],
+)
+def test_a_call_of_each_kind_knows_its_id_and_its_actors(cls, method):
+    actor = cls.remote()
+    ref = getattr(actor, method).remote()
+    assert klieg.get(ref) == (ref.task_id().hex(), actor._actor_id.hex())
+
+
+@pytest.mark.parametrize("kind", ["task", "plain", "async", "sync in async"])
+def test_a_generator_knows_its_id_at_each_item(kind):
+    def ids(self=None):
+        for _ in range(2):
+            yield klieg.get_runtime_context().get_task_id()
+
+    async def ids_async(self):
+        for _ in range(2):
+            yield klieg.get_runtime_context().get_task_id()
+
+    methods = {"plain": {"ids": ids}, "async": {"ids": ids_async}, "sync in async": {"ids": ids, "other": ids_async}}
+    call = klieg.remote(ids) if kind == "task" else klieg.remote(type("Actor", (), methods[kind])).remote().ids
+    found = [klieg.get(ref) for ref in call.remote()]
+    assert found[0] == found[1]
+    assert len(found[0]) == 48
+
+
+@pytest.mark.parametrize("method", ["name", "name_on_own_loop"])
+def test_the_task_of_asyncio_is_named_after_the_call_and_its_number(method):
+    actor = Async.remote()
+    names = klieg.get([getattr(actor, method).remote() for _ in range(2)])
+    assert names[0] != names[1]
+    assert all(re.fullmatch(rf"Async\.{method} #\d+", name) for name in names)

@@ -17,6 +17,7 @@ from klieg.concurrency.call import CURRENT, Call, Finished, State
 from klieg.concurrency.generators import produce, produce_async, produce_on_loop
 from klieg.concurrency.loops import WatchedLoop
 from klieg.exceptions import AsyncioActorExit
+from klieg.propagation import CARRIED, unpack
 from klieg.task import STREAMS
 
 LOOP_THREADS: Final[set[int]] = set()
@@ -37,6 +38,8 @@ def run_sync(call: Call) -> None:
     context.run(CURRENT.set, call)
     try:
         args, kwargs = call.arguments()
+        if CARRIED in kwargs:
+            context.run(unpack, kwargs.pop(CARRIED))
         value = context.run(call.target or getattr(call.host.instance, call.spec.method), *args, **kwargs)
         if call.spec.num_returns in STREAMS:
             context.run(produce, _as_generator(value, call), call.open_stream())
@@ -302,6 +305,8 @@ class LoopExecutor:
             if (call.cancelled is not None or call.deadline is not None) and (error := call.refusal()) is not None:
                 raise error
             args, kwargs = call.arguments()
+            if CARRIED in kwargs:
+                unpack(kwargs.pop(CARRIED))
             value = (call.target or getattr(call.host.instance, call.spec.method))(*args, **kwargs)
             if call.spec.num_returns in STREAMS:
                 await self._stream(call, value)

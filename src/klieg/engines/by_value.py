@@ -9,10 +9,13 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import CodeType
 from typing import Any, Final
 
 import cloudpickle
+
+from klieg import propagation
 
 PROTOCOL: Final = 5
 
@@ -37,6 +40,8 @@ _reduce_masked: Final = cloudpickle.Pickler.dispatch_table[CodeType]
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """cloudpickle's, with the file names of code."""
+    """cloudpickle's, with the file names of code, and with the context variables that travel with calls."""
 
-    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({CodeType: _reduce_code})
+    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(
+        {CodeType: _reduce_code, ContextVar: propagation.reduce}
+    )

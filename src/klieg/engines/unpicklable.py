@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, Final
 
-import cloudpickle
+from klieg.engines import by_value
 
 DEPTH: Final = 6
 """How far to look inside; deeper than this the path would no longer help."""
@@ -46,7 +46,7 @@ def find(value: Any, path: str, depth: int = DEPTH) -> tuple[str, Any]:
 
 def _can_pickle(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value)
+        by_value.dumps(value)
     except Exception:
         return False
     return True

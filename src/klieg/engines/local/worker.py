@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from klieg import engine as engines
-from klieg import session
+from klieg import propagation, session
 from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, has_hook, limits_of
@@ -496,6 +496,7 @@ def main(head_socket: socket.socket, ledger: Ledger) -> NoReturn:
         runtime = config["runtime"]
         sys.path[:] = runtime["sys_path"]
         session.settings = settings = Settings.load(runtime["settings"])
+        propagation.use(settings.propagate, settings.traces)
         account = Account(ledger, config["line"])
         engine = LocalEngine(config["process"], runtime["namespace"], head_socket, reactor, account, settings)
         engine.on_head_lost = _end_now

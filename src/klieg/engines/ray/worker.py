@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 import ray
 
 from klieg import engine as engines
+from klieg import propagation
 from klieg import session as process_session
 from klieg.concurrency.call import Call
 from klieg.concurrency.executors import run_sync
@@ -84,6 +85,7 @@ def join(session: Session, in_task: bool) -> RayEngine:
     engine = RayEngine(session, host_actor, in_task)
     engines.use(engine)
     process_session.settings = session.settings
+    propagation.use(session.settings.propagate, session.settings.traces)
     return engine
 
 
