@@ -21,7 +21,7 @@ INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
 # A .venv whose creation failed half-way must not pass for a good one.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-ray check page bench clean
+.PHONY: help demo test test-ray check page bench growth clean
 
 help:
 	@echo "make demo    watch it work: pages fetched, packed and counted (under a minute)"
@@ -30,6 +30,7 @@ help:
 	@echo "make check   format, lint, types and layers"
 	@echo "make page    run every example of the page, on both engines"
 	@echo "make bench   measure it against a bare loop, and against Ray with RAY=1"
+	@echo "make growth  measure and draw how the cost grows with calls, actors, payload and callers"
 	@echo "make clean   remove the .venv and all caches"
 
 demo: $(DEMO)
@@ -54,6 +55,9 @@ page: $(DEV)
 
 bench: $(BENCH)
 	@$(RUN) -m benchmarks $(ARGS)
+
+growth: $(BENCH)
+	@$(RUN) -m benchmarks.growth --plot growth.svg --json growth.json $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -65,6 +65,8 @@ def run_runtime(name: str, engine: str, chosen: tuple[rows.Row, ...], seconds: f
 def start(api: Any, engine: str) -> None:
     if api.__name__ == "ray":
         api.init(include_dashboard=False, configure_logging=False, log_to_driver=False, num_cpus=CPUS)
+    elif engine == "ray":
+        api.init(engine="ray", address="local", log_to_driver=False, num_cpus=CPUS)
     else:
         api.init(engine=engine, num_cpus=CPUS)
 
@@ -74,7 +76,7 @@ def main() -> None:
     parser.add_argument("runtime", choices=["klieg", "ray", "bare"])
     parser.add_argument("--rows")
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--engine", default="local")
+    parser.add_argument("--engine", choices=["local", "inline", "ray"], default="local")
     arguments = parser.parse_args()
 
     chosen = rows.rows_named(arguments.rows)

@@ -28,9 +28,9 @@ WRITE_AT: Final = 1 << 12
 
 _ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
-Piece = bytes | tuple[bytes, list[int], object]
-"""A frame; or a frame, the descriptors that go with it and who closes them: None if this side does once they are sent,
-else their owner, which is kept alive until then."""
+Piece = bytes | memoryview | tuple[bytes, list[int], object]
+"""A frame; what the socket did not take of one; or a frame, the descriptors that go with it and who closes them: None if
+this side does once they are sent, else their owner, which is kept alive until then."""
 
 
 class Link:
@@ -117,7 +117,7 @@ class Link:
                 self._drop_queue()
                 return True
             if sent < len(piece):
-                out.appendleft(piece[sent:])
+                out.appendleft(memoryview(piece)[sent:])  # a copy for each share that a socket takes would be quadratic
                 self._poll_for_room()
                 return True
         self._all_written()
@@ -126,11 +126,11 @@ class Link:
     def _next_piece(self) -> Piece:
         out = self._out
         first = out.popleft()
-        if not out or isinstance(first, tuple):
+        if not out or type(first) is not bytes:
             return first
         pieces = [first]
         for _ in range(len(out)):
-            if isinstance(out[0], tuple):
+            if type(out[0]) is not bytes:
                 break
             pieces.append(out.popleft())  # type: ignore[arg-type]  # just looked
         return b"".join(pieces)
