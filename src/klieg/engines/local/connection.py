@@ -29,8 +29,8 @@ WRITE_AT: Final = 1 << 12
 _ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 Piece = bytes | memoryview | tuple[bytes, list[int], object]
-"""A frame; what the socket did not take of one; or a frame, the descriptors that go with it and who closes them: None if
-this side does once they are sent, else their owner, which is kept alive until then."""
+"""A frame; what the socket did not take of one; or a frame, the descriptors that go with it and who closes them:
+None if this side does once they are sent, else their owner, which is kept alive until then."""
 
 
 class Link:
