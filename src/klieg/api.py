@@ -17,9 +17,11 @@ from klieg import engine as engines
 from klieg import environment, machine, propagation, session
 from klieg._version import __version__, commit
 from klieg.actor import ActorClass, ActorHandle, find_handle
+from klieg.concurrency.call import CURRENT
 from klieg.concurrency.executors import LOOP_THREADS
+from klieg.concurrency.waits import noted
 from klieg.engines.inventory import SITES
-from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of, first_done
+from klieg.engines.objects import AllDone, Enough, ObjectFuture, Ready, deadline_of, first_done
 from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
 from klieg.ids import NODE_ID
@@ -309,10 +311,18 @@ def _wait_for(futures: Any, timeout: float | None) -> None:
         _refuse_waiting_for_oneself(futures)
     for future in futures:
         future.want()
-    ready = AllDone(futures)
-    if not running.block(ready, futures, deadline_of(timeout)):
+    if not _block(running, AllDone(futures), futures, timeout):
         missing = sum(f.outcome is None for f in futures)
         raise GetTimeoutError(f"`get` timed out after {timeout} s: {missing} of {len(futures)} results were not ready.")
+
+
+def _block(running: engines.Engine, ready: Ready, futures: Any, timeout: float | None) -> bool:
+    """Wait on this thread; what a call waits for without end is noted, so that a circle of waits can be found."""
+    deadline = deadline_of(timeout)
+    if deadline is not None or CURRENT.get() is None:
+        return running.block(ready, futures, deadline)
+    with noted(futures):
+        return running.block(ready, futures, None)
 
 
 def _refuse_waiting_for_oneself(futures: Any) -> None:
@@ -410,7 +420,7 @@ def wait(
     if futures and len(ready) < num_returns:
         for future in futures:
             future.want()
-        session.running_engine().block(Enough(futures, num_returns), futures, deadline_of(seconds))
+        _block(session.running_engine(), Enough(futures, num_returns), futures, seconds)
         ready = first_done(futures, num_returns)
     return split(refs, ready)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from klieg import engine, ids
+from klieg.concurrency.waits import Waits, confirmed
 
 TIMEOUT: Final = 2.0
 """Seconds a process gets to answer: it needs milliseconds, unless it is stopped or C code holds its GIL."""
@@ -16,17 +17,26 @@ TIMEOUT: Final = 2.0
 def dump(timeout: float = TIMEOUT) -> str:
     """What every process of the runtime is doing, as text.
 
-    For each actor: its concurrency groups, with those that are full; every running call with its age and its stack,
-    the await stack of a suspended one included; tasks in the background; the threads. For each process: whose results
-    it waits for, and what has become of those calls. Nothing is stopped for it. A process that does not answer, since
-    it is stopped or C code holds its GIL, is named with its state, and with its stacks if they can be had.
+    First, calls that wait for one another in a circle. For each actor: its concurrency groups, with those that are
+    full; every running call with its age and its stack, the await stack of a suspended one included; tasks in the
+    background; the threads. For each process: whose results it waits for, and what has become of those calls. Nothing
+    is stopped for it. A process that does not answer, since it is stopped or C code holds its GIL, is named with its
+    state, and with its stacks if they can be had.
 
     Args:
         timeout: seconds to wait for the answers.
 
     Raises SystemError_ if klieg is not running.
     """
-    return render(engine.current().snapshot(timeout))
+    running = engine.current()
+    processes = running.snapshot(timeout)
+    waits = _waits(processes)
+    circles = confirmed(waits, _waits(running.snapshot(timeout))) if waits.circles() else []
+    return "\n".join([*(f"{waits.describe(circle)}\n" for circle in circles), render(processes)])
+
+
+def _waits(processes: Sequence[Mapping[str, Any]]) -> Waits:
+    return Waits(process["waits"] for process in processes if "waits" in process)
 
 
 def render(processes: Sequence[Mapping[str, Any]]) -> str:

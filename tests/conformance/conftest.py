@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
 
+import gates
 import pytest
 from ray_cluster import RayCluster, two_nodes
 
@@ -61,3 +64,41 @@ def klieg_runtime(engine: str, nothing_leaks: None) -> Iterator[None]:
     klieg.init(engine=engine, num_cpus=NUM_CPUS)
     yield
     klieg.shutdown()
+
+
+class Warnings:
+    """What this process's logger and its workers' standard error have said so far."""
+
+    def __init__(self, path, caplog):
+        self._path = path
+        self._caplog = caplog
+
+    def init(self, **settings):
+        """Start a runtime whose workers write their errors where this object finds them."""
+        ours, theirs = os.dup(2), os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(theirs, 2)
+        try:
+            klieg.init(**settings)
+        finally:
+            os.dup2(ours, 2)
+            os.close(ours)
+            os.close(theirs)
+
+    def text(self):
+        return self._path.read_text() + "\n".join(
+            record.getMessage() for record in self._caplog.records if record.levelno == logging.WARNING
+        )
+
+    def wait_for(self, words):
+        deadline = time.monotonic() + gates.PATIENCE
+        while words not in self.text():
+            assert time.monotonic() < deadline, f"no warning with {words!r} in:\n{self.text()}"
+            time.sleep(0.05)
+        return self.text()
+
+
+@pytest.fixture
+def warnings(tmp_path, caplog):
+    """The warnings of the test's runtime, whichever process gives them."""
+    caplog.set_level(logging.WARNING, "klieg")
+    return Warnings(tmp_path / "stderr", caplog)

@@ -1,8 +1,6 @@
 """What goes wrong silently elsewhere is told: a held loop, a full limit without progress, a swallowed cancellation."""
 
 import asyncio
-import logging
-import os
 import threading
 import time
 
@@ -21,44 +19,6 @@ def klieg_runtime(engine, nothing_leaks, warnings):
     warnings.init(engine=engine, num_cpus=4, loop_warning=SOON, stall_warning=SOON)
     yield
     klieg.shutdown()
-
-
-class Warnings:
-    """What this process's logger and its workers' standard error have said so far."""
-
-    def __init__(self, path, caplog):
-        self._path = path
-        self._caplog = caplog
-
-    def init(self, **settings):
-        """Start a runtime whose workers write their errors where this object finds them."""
-        ours, theirs = os.dup(2), os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(theirs, 2)
-        try:
-            klieg.init(**settings)
-        finally:
-            os.dup2(ours, 2)
-            os.close(ours)
-            os.close(theirs)
-
-    def text(self):
-        return self._path.read_text() + "\n".join(
-            record.getMessage() for record in self._caplog.records if record.levelno == logging.WARNING
-        )
-
-    def wait_for(self, words):
-        deadline = time.monotonic() + gates.PATIENCE
-        while words not in self.text():
-            assert time.monotonic() < deadline, f"no warning with {words!r} in:\n{self.text()}"
-            time.sleep(0.05)
-        return self.text()
-
-
-@pytest.fixture
-def warnings(tmp_path, caplog):
-    """The warnings of the test's runtime, whichever process gives them."""
-    caplog.set_level(logging.WARNING, "klieg")
-    return Warnings(tmp_path / "stderr", caplog)
 
 
 @klieg.remote

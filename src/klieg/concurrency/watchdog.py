@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from klieg.concurrency import stacks
 from klieg.concurrency.call import Call, State
 from klieg.concurrency.snapshot import describe_calls
+from klieg.concurrency.waits import Facts, Waits, all_blocked, confirmed
 
 if TYPE_CHECKING:
     from klieg.concurrency.executors import LoopExecutor
@@ -27,6 +28,9 @@ LOOK_EVERY: Final = 0.5
 
 HOLDERS_SHOWN: Final = 10
 """Calls of a full limit that are named; of the others only the number."""
+
+
+Ask = Callable[[Callable[[list[Facts]], None]], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,18 +52,23 @@ class Watchdog:
         call_at: Callable[[float, Callable[[], None]], None],
         report: Callable[[str], None],
         thresholds: Thresholds,
+        ask: Ask | None = None,
     ) -> None:
         """
         Args:
             call_at: has a function called at a moment of the host's clock, on a thread that no call runs on.
             report: takes a warning.
+            ask: has a function called with what each process of the runtime knows of waits; None if nobody does.
         """
         self._host = host
         self._clock = host.clock
         self._call_at = call_at
         self._report = report
         self._thresholds = thresholds
+        self._ask = ask
         self._told: set[str] = set()
+        self._next_search = 0.0
+        """When it is worth asking again who waits for whom."""
         self._first_in_line: dict[str, tuple[Call, float]] = {}
         """For each full group: the call that is to start next, and since when it has been that."""
         self._stopping: dict[Call, float] = {}
@@ -140,7 +149,7 @@ class Watchdog:
 
     def _look_at_limits(self, now: float) -> None:
         limit = self._thresholds.stall
-        if limit is None or self._host.mode == "plain" or not self._host.mailbox.is_open:
+        if limit is None or not self._host.mailbox.is_open:
             return
         for group in self._host.mailbox.groups.values():
             self._look_at_group(group, now, limit)
@@ -152,8 +161,10 @@ class Watchdog:
             self._first_in_line.pop(group.name, None)
         elif known is None or known[0] is not first:
             self._first_in_line[group.name] = (first, now)
-        elif now - known[1] >= limit and self._first_time("is full", group.name):
-            self._report(self._describe_stall(group, now - known[1]))
+        elif now - known[1] >= limit:
+            if self._host.mode != "plain" and self._first_time("is full", group.name):
+                self._report(self._describe_stall(group, now - known[1]))
+            self._look_for_circles(group, now, now - known[1])
 
     def _describe_stall(self, group: Group, seconds: float) -> str:
         holders = self._host.running_in(group.name)
@@ -165,6 +176,27 @@ class Watchdog:
             "one that cannot start, this never ends: raise the limit (`handle.resize`), or give the two groups of "
             "their own. Running are:\n" + "\n".join(shown) + (f"\nand {more} more" if more > 0 else "")
         )
+
+    # Calls that wait for one another
+
+    def _look_for_circles(self, group: Group, now: float, seconds: float) -> None:
+        """Ask everybody who waits for whom, if those that hold the group do nothing but wait; less often each time."""
+        if self._ask is not None and now >= self._next_search and all_blocked(self._host, group.name):
+            self._next_search = now + seconds
+            self._ask(self._look_again)
+
+    def _look_again(self, processes: list[Facts]) -> None:
+        first = Waits(processes)
+        if self._ask is not None and first.circles():
+            self._ask(lambda processes: self._tell_of_circles(first, Waits(processes)))
+
+    def _tell_of_circles(self, first: Waits, second: Waits) -> None:
+        """Each circle is told of by one actor only."""
+        for circle in confirmed(first, second):
+            number = second.first_queued(circle)
+            is_ours = any(call.number == number for call in list(self._host.calls.values()))
+            if is_ours and self._first_time("is a circle", str(circle)):
+                self._report(second.describe(circle))
 
     # A cancelled call that goes on
 

@@ -24,6 +24,7 @@ from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
 from klieg.concurrency.snapshot import RUNNERS, snapshot_of
 from klieg.concurrency.stacks import thread_stacks
+from klieg.concurrency.waits import Facts, late, waits_of
 from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
@@ -193,7 +194,7 @@ class InlineActor(Channel):
         """The resources that the actor holds."""
         self._constructor: InlineCall | None = None
         session.capturing = session.capturing or options.placement.captures
-        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds())
+        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds(), engine.ask_waits)
         engine.start_thread(self._run_loop if self.host.loop else self._run_main, f"klieg {info.name}")
 
     def construct(self, call: OutgoingCall) -> None:
@@ -362,7 +363,7 @@ class InlineAsyncTasks(Channel):
             runs_tasks=True,
         )
         self.host.open(None)
-        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds())
+        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds(), engine.ask_waits)
         engine.start_thread(self._run_loop, f"klieg {function.name}")
 
     def send(self, call: OutgoingCall) -> None:
@@ -759,8 +760,19 @@ class InlineEngine:
                 "actors": [snapshot_of(host) for host in hosts],
                 "threads": thread_stacks(without=RUNNERS),
                 "outgoing": outgoing(self._outgoing()),
+                "waits": self._waits(),
             }
         ]
+
+    def _waits(self) -> Facts:
+        actors = list(self.actors.values())
+        unsent = [entry for channel in [*actors, self.tasks, *self._async_tasks] for entry in channel.unsent()]
+        hosts = [*(actor.host for actor in actors), self.tasks.host]
+        return {"pid": os.getpid(), "hosts": [waits_of(host) for host in hosts], "late": late(unsent)}
+
+    def ask_waits(self, then: Callable[[list[Facts]], None]) -> None:
+        """Have a function called with what is known of who waits for whom."""
+        then([self._waits()])
 
     def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
         for channel in [*list(self.actors.values()), self.tasks]:

@@ -28,6 +28,7 @@ from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import has_hook, mode_of
 from klieg.concurrency.snapshot import RUNNERS
 from klieg.concurrency.stacks import thread_stacks
+from klieg.concurrency.waits import Facts, late
 from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
@@ -81,6 +82,9 @@ OWNER_DIED: Final = "The process that owned the value died, and the value with i
 
 ROOM_PATIENCE: Final = 0.5
 """Seconds that others get to move to disk what they do not read."""
+
+WAITS_PATIENCE: Final = 2.0
+"""Seconds that others get to say who waits for whom; what is not known counts as what may end."""
 
 LOST_KEPT: Final = 10_000
 """Dead processes that are remembered, so that nothing is sent to them."""
@@ -140,6 +144,7 @@ class LocalEngine:
         """Why the runtime is over, once it is."""
         self._questions: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {
             "snapshot": lambda _, reply: reply(self._snapshot()),
+            "waits": lambda _, reply: reply(self._waits()),
             "room": lambda size, reply: self.give_room(size, reply, ask_borrowers=True),
         }
         """What other processes may ask of this one, through the head; each is given how to reply, now or later."""
@@ -418,10 +423,29 @@ class LocalEngine:
             "actors": self.runner.snapshot() if self.runner is not None else [],
             "threads": thread_stacks(without=RUNNERS),
             "outgoing": outgoing(self._outgoing()),
+            "waits": self._waits(),
         }
 
+    def _waits(self) -> dict[str, Any]:
+        """What this process knows of who waits for whom."""
+        unsent = [entry for channel in self._all_channels() for entry in channel.unsent()]
+        return {"pid": self.pid, "hosts": self.runner.waits() if self.runner is not None else [], "late": late(unsent)}
+
+    def ask_waits(self, then: Callable[[list[Facts]], None]) -> None:
+        """Have a function called with what each process knows of who waits for whom, as far as it answers in time."""
+        self.head.request(
+            "survey",
+            lambda answer, _: then([self._waits(), *answer.get("replies", ())]),
+            question="waits",
+            timeout=WAITS_PATIENCE,
+            explain=False,
+        )
+
+    def _all_channels(self) -> list[Channel]:
+        return [*list(self._channels.values()), *list(self._tasks.values())]
+
     def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
-        for channel in [*list(self._channels.values()), *list(self._tasks.values())]:
+        for channel in self._all_channels():
             yield from ((call, channel.target, where) for call, where in channel.unsent())
         for peer in list(self._peers.values()):
             for waiting in list(peer.pending.values()):

@@ -30,6 +30,7 @@ from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, has_hook, limits_of
 from klieg.concurrency.loops import WatchedLoop
 from klieg.concurrency.snapshot import snapshot_of
+from klieg.concurrency.waits import waits_of
 from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.calls import cancelled_error, expired_error
@@ -206,7 +207,7 @@ class Runner:
         self.host = self._make_host()
         self.holds_resources = config["holds_resources"]
         self._interrupts = InterruptTasks(self)
-        Watchdog(self.host, engine.reactor.call_at, logger.warning, session.settings.thresholds())
+        Watchdog(self.host, engine.reactor.call_at, logger.warning, session.settings.thresholds(), engine.ask_waits)
         engine.reactor.ticks.append(self._tick)
         engine.reactor.restless = self._restless
 
@@ -383,6 +384,9 @@ class Runner:
 
     def snapshot(self) -> list[dict[str, Any]]:
         return [snapshot_of(self.host)]
+
+    def waits(self) -> list[dict[str, Any]]:
+        return [waits_of(self.host)]
 
     def stats(self) -> dict[str, dict[str, int]]:
         return self.host.stats()
