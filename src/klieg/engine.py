@@ -50,6 +50,9 @@ class Engine(Protocol):
     def nudge(self) -> None:
         """A future that somebody may wait for in `block` was resolved by this thread, without a message having come."""
 
+    def count_sleepers(self, change: int) -> None:
+        """So many more, or fewer, threads may wait for results without looking for them, as futures do."""
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """A coroutine on this loop is about to sleep until a future resolves: see to it that results get in."""
 

@@ -232,8 +232,11 @@ class Executor(concurrent.futures.Executor):
     # From the outcome to the future
 
     def _follow(self, work: _Work[Any], ref: ObjectRef[Any]) -> None:
-        assert self._engine is not None
-        run = self._engine.callbacks.run
+        running = self._engine
+        assert running is not None
+        run = running.callbacks.run
+        running.count_sleepers(1)
+        ref._future.add_callback(lambda _: running.count_sleepers(-1))
         ref._future.want()
         ref._future.add_callback(lambda _: run(functools.partial(self._arrived, work, ref)))
 

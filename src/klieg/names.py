@@ -257,7 +257,10 @@ SECTIONS: Final = (
             *better("ActorPool", "coroutines can iterate it; an actor's next call waits for its result; docs/util.md"),
             *better("queue", "plain Empty and Full; those who wait never block the other end; docs/util.md"),
             *better("as_completed map_unordered", "also `async for`; nothing is held back for a chunk; docs/util.md"),
-            *later("multiprocessing joblib"),
+            *better(
+                "multiprocessing", "the standard Pool's contract; a dead worker fails its work; results can be awaited"
+            ),
+            *better("joblib", '`register_klieg()`, and `register_ray()` for the name "ray"'),
             *later("register_serializer deregister_serializer inspect_serializability"),
             *later("log_once disable_log_once_globally enable_periodic_logging metrics state"),
             *same("scheduling_strategies", "affinities and labels are accepted and change nothing"),

@@ -58,6 +58,7 @@ class ObjectRef(Ref, Generic[R]):
         run = running.callbacks.run
 
         def finish() -> None:
+            running.count_sleepers(-1)
             if not copy.set_running_or_notify_cancel():
                 return
             try:
@@ -68,6 +69,7 @@ class ObjectRef(Ref, Generic[R]):
                 copy.set_result(value)
 
         future = self._future
+        running.count_sleepers(1)
         future.want()
         future.add_callback(lambda _: run(finish))
         lead_by_running_loop(running)

@@ -562,6 +562,9 @@ class InlineEngine:
     def nudge(self) -> None:
         """Nothing to do: whoever waits has a callback on the future."""
 
+    def count_sleepers(self, change: int) -> None:
+        """Nothing to do: results come by themselves."""
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to do: whoever resolves a future wakes the loop."""
 

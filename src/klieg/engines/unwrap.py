@@ -32,3 +32,9 @@ def error_of(future: ObjectFuture) -> Exception | None:
         return None
     outcome.unread = False
     return failures.loads(outcome.payload)
+
+
+def mark_read(future: ObjectFuture) -> None:
+    """The error of a finished future, if it has one, is expected: it is not to be reported when it is dropped."""
+    if isinstance(future.outcome, Error):
+        future.outcome.unread = False

@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from klieg import api
 from klieg.actor import exit_actor, method
+from klieg.engines.unwrap import mark_read
 from klieg.exceptions import ActorDiedError
 from klieg.object_ref import ObjectRef
 
@@ -145,7 +146,9 @@ class Queue(Generic[T]):
             grace_period_s: seconds it gets to leave before it is killed.
         """
         if not force:
-            api.wait([self.actor.close.remote()], timeout=grace_period_s)
+            left = self.actor.close.remote()
+            left._future.add_callback(mark_read)  # that the actor is gone then is no news to be reported
+            api.wait([left], timeout=grace_period_s)
         api.kill(self.actor)
 
     def __repr__(self) -> str:

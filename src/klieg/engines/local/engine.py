@@ -296,6 +296,10 @@ class LocalEngine:
     def nudge(self) -> None:
         self.reactor.nudge()
 
+    def count_sleepers(self, change: int) -> None:
+        with self._lock:
+            self.reactor.foreign_waiters += change
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self.reactor.expect(loop)
 

@@ -331,7 +331,7 @@ class Reactor:
                 return
             self.run_timers()
             rounds = self._rounds
-            if not self.foreign_waiters:
+            if not self.foreign_waiters or self._lead.locked():
                 time.sleep(GRACE)
             for tick in self.ticks:
                 tick()

@@ -223,6 +223,9 @@ class RayEngine:
     def nudge(self) -> None:
         """Nothing to do: whoever waits has a callback on the future."""
 
+    def count_sleepers(self, change: int) -> None:
+        """Nothing to do: results come by themselves."""
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Calls made in one step of the loop leave together at its end; whoever resolves a future wakes the loop."""
         if self._held_back:
