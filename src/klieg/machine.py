@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from klieg import environment
+
+CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
+"""Where Linux shows control groups."""
 
 DRIVER_OF_GPUS: Final = "/proc/driver/nvidia/gpus"
 """Where the driver of NVIDIA's GPUs lists them; Linux, no library needed."""
@@ -13,7 +19,7 @@ DRIVER_OF_GPUS: Final = "/proc/driver/nvidia/gpus"
 
 def resources() -> dict[str, float]:
     """What a runtime has in all if `init` does not say otherwise: resource name to amount, memory in bytes."""
-    found = {"CPU": float(_cpus()), "memory": float(_memory())}
+    found = {"CPU": float(_cpus()), "memory": float(memory())}
     gpus = _visible_gpus()
     count = _count_gpus() if gpus is None else len(gpus)
     return {**found, "GPU": float(count)} if count else found
@@ -39,11 +45,36 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if may_use else os.cpu_count() or 1
 
 
-def _memory() -> int:
+def memory() -> int:
+    """Bytes of memory of this machine, or those its control group allows this process if they are fewer; 0: unknown."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # not every system tells
         return 0
+    return min([machine, *_limits_of_control_groups()])
+
+
+def _limits_of_control_groups() -> Iterator[int]:
+    """Of this process's group and all above it, in version 1 and in version 2 of control groups."""
+    try:
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for _, controllers, group in (line.split(":", 2) for line in groups):
+        if not controllers:
+            yield from _limits_up_from(CONTROL_GROUPS, group, "memory.max")
+            yield from _limits_up_from(CONTROL_GROUPS / "unified", group, "memory.max")
+        elif "memory" in controllers.split(","):
+            yield from _limits_up_from(CONTROL_GROUPS / "memory", group, "memory.limit_in_bytes")
+
+
+def _limits_up_from(mount: Path, group: str, name: str) -> Iterator[int]:
+    here = mount / group.lstrip("/")
+    for directory in (here, *here.parents):
+        with contextlib.suppress(OSError, ValueError):  # there is no such file in a container, or it says "max"
+            yield int((directory / name).read_text())
+        if directory == mount:
+            return
 
 
 def _visible_gpus() -> list[str] | None:

@@ -17,9 +17,9 @@ import gates
 import leaks
 import numpy as np
 import pytest
+import stored
 
 import klieg
-from klieg import engine
 from klieg.exceptions import ObjectStoreFullError, WorkerCrashedError
 
 MIB = 1 << 20
@@ -42,10 +42,6 @@ def run(program: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
     """Run a program in a process of its own; its prints are in `stdout`."""
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
-
-
-def used() -> int:
-    return engine.current().store_usage()["used"]
 
 
 # --- No memfd, little room ---
@@ -154,6 +150,39 @@ def test_the_default_limit_fits_a_small_file_system(store_in: Callable[..., Any]
     assert runtime.store_usage()["limit"] <= free.f_bavail * free.f_frsize
 
 
+PROGRAM_IN_A_CONTROL_GROUP = """
+    import numpy as np, klieg
+    from klieg import engine
+    klieg.init(num_cpus=1)
+    value, views, errors = np.ones(8 << 20, dtype=np.uint8), [], 0
+    print(engine.current().store_usage()["limit"] <= 0.3 * (256 << 20))
+    for attempt in range(20):
+        try:
+            views.append(klieg.get(klieg.put(value)))
+        except klieg.exceptions.ObjectStoreFullError:
+            errors += 1
+    print(len(views), errors, klieg.cluster_resources()["memory"])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a control group")
+def test_the_store_stays_within_a_control_group_that_is_small() -> None:
+    mount = Path("/sys/fs/cgroup/memory")
+    if not os.access(mount, os.W_OK) or not (mount / "memory.limit_in_bytes").exists():
+        pytest.skip("no writable memory control group here")
+    group = mount / "klieg-objects-test"
+    group.mkdir(exist_ok=True)
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(256 * MIB))
+        script = f'echo $$ > {group}/cgroup.procs && exec {sys.executable} -c "$PROGRAM"'
+        variables = {**os.environ, "PROGRAM": textwrap.dedent(PROGRAM_IN_A_CONTROL_GROUP)}
+        done = subprocess.run(["sh", "-c", script], env=variables, capture_output=True, text=True, timeout=60)
+    finally:
+        gates.soon(lambda: not (group / "cgroup.procs").read_text().strip())
+        group.rmdir()
+    assert done.stdout.split("\n")[:2] == ["True", f"9 11 {float(256 * MIB)}"], done.stderr
+
+
 # --- Descriptors ---
 
 
@@ -214,7 +243,7 @@ def test_a_worker_that_dies_before_a_value_is_complete_leaves_no_trace_of_it(
     ref = make.remote()
     with pytest.raises(WorkerCrashedError, match="SIGKILL"):
         klieg.get(ref)
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_put_that_is_interrupted_by_its_reader_gives_the_memory_back(runtime: Any) -> None:
@@ -238,7 +267,7 @@ def test_a_put_that_is_interrupted_by_its_reader_gives_the_memory_back(runtime: 
         signal.signal(signal.SIGALRM, before)
     assert interrupted
     assert klieg.get(klieg.put(value)).sum() == value.nbytes
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_signals_all_the_time_do_not_keep_a_large_value_from_being_stored(runtime: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import gates
 import numpy as np
 import pytest
+import stored
 
 import klieg
 from klieg import engine
@@ -91,7 +92,7 @@ def test_dropping_values_on_disk_gives_the_disk_back(start: Callable[..., Any]) 
     assert on_disk() > 0
     del refs
     assert gates.soon(lambda: on_disk() == 0)
-    assert gates.soon(lambda: usage()["used"] == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_files_of_spilled_values_have_no_name_and_belong_to_nobody_else(
@@ -153,7 +154,7 @@ def test_a_hundred_attempts_on_a_full_store_give_a_hundred_errors_and_leak_nothi
     assert usage()["used"] == 8 * MIB
     assert int(view.sum()) == 8 * MIB
     del view
-    assert gates.soon(lambda: usage()["used"] == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_value_larger_than_the_store_is_refused_at_once_and_moves_nothing(start: Callable[..., Any]) -> None:
@@ -237,7 +238,7 @@ def test_memory_of_a_killed_actor_does_not_count_any_more(start: Callable[..., A
     holder = Holder.remote()
     klieg.get(holder.put.remote(7))
     klieg.kill(holder)
-    assert gates.soon(lambda: usage()["used"] == 0)
+    assert gates.soon(stored.nothing)
     assert klieg.get(klieg.put(np.ones(7 * MIB, dtype=np.uint8))).sum() == 7 * MIB
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import gc
+import itertools
 import os
 import pickle
 import signal
@@ -12,6 +15,7 @@ from typing import Any
 import gates
 import numpy as np
 import pytest
+import stored
 
 import klieg
 from klieg import engine
@@ -20,8 +24,7 @@ from klieg.exceptions import ActorDiedError, ObjectLostError, OwnerDiedError
 MIB = 1 << 20
 
 
-@klieg.remote
-class Keeper:
+class Keepers:
     """An actor that keeps what it is given, under names."""
 
     def __init__(self) -> None:
@@ -44,6 +47,9 @@ class Keeper:
     def sum(self, name: str) -> int:
         return int(klieg.get(self.kept[name]).sum())
 
+    def sum_of_first(self, name: str) -> int:
+        return int(klieg.get(self.kept[name][0]).sum())
+
     def put(self, value: Any) -> list[klieg.ObjectRef]:
         return [klieg.put(value)]
 
@@ -52,6 +58,9 @@ class Keeper:
 
     def pid(self) -> int:
         return os.getpid()
+
+
+Keeper = klieg.remote(Keepers)
 
 
 def ones(size: int = MIB) -> np.ndarray:
@@ -93,7 +102,7 @@ def test_five_thousand_values_of_one_mib_leave_the_store_empty(runtime: Any) -> 
     for _ in range(5000):
         klieg.put(value)
     assert used() == MIB
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_many_values_at_a_time_come_and_go_and_leave_the_store_empty(runtime: Any) -> None:
@@ -103,7 +112,7 @@ def test_many_values_at_a_time_come_and_go_and_leave_the_store_empty(runtime: An
         assert klieg.get(refs[7]).sum() == MIB
         del refs
     assert used() == 100 * MIB
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_ref_in_an_actors_state_keeps_the_value_when_the_driver_drops_it(runtime: Any) -> None:
@@ -115,7 +124,7 @@ def test_a_ref_in_an_actors_state_keeps_the_value_when_the_driver_drops_it(runti
     assert klieg.get(klieg.get(keeper.give.remote("x"))[0]).sum() == MIB
     klieg.get(keeper.drop.remote("x"))
     assert gates.soon(lambda: not known(number))
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_ref_in_a_container_in_a_container_is_counted(runtime: Any) -> None:
@@ -160,7 +169,7 @@ def test_a_ref_only_in_a_result_keeps_its_value_in_the_actor_that_made_it(runtim
     del result
     assert klieg.get(inner).sum() == MIB
     del inner
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_ref_captured_by_a_function_is_readable_where_the_function_runs(runtime: Any) -> None:
@@ -184,7 +193,7 @@ def test_a_borrower_may_pass_a_ref_on_and_drop_it(runtime: Any) -> None:
     assert klieg.get(klieg.get(second.give.remote("y"))[0][0]).sum() == MIB
     klieg.get(second.drop.remote("y"))
     assert gates.soon(lambda: not known(number))
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_what_a_borrower_held_is_free_when_the_borrower_dies(runtime: Any) -> None:
@@ -196,7 +205,7 @@ def test_what_a_borrower_held_is_free_when_the_borrower_dies(runtime: Any) -> No
     assert known(number)
     die(keeper)
     assert gates.soon(lambda: not known(number))
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_what_a_borrower_got_from_another_borrower_is_free_when_it_dies(runtime: Any) -> None:
@@ -222,6 +231,115 @@ def test_a_ref_whose_owner_died_says_so(runtime: Any) -> None:
         klieg.get(klieg.get(other.give.remote("x"))[0])
     with pytest.raises(OwnerDiedError):
         klieg.get(klieg.get(other.give.remote("x")))
+
+
+@pytest.mark.parametrize("way", ["get", "await", "future", "an argument", "wait"])
+def test_the_death_of_an_owner_is_told_whichever_way_one_waits(runtime: Any, way: str) -> None:
+    owner, other = Keeper.remote(), Keeper.remote()
+    (ref,) = klieg.get(owner.put.remote(ones()))
+    die(owner)
+
+    async def wait_for(ref: klieg.ObjectRef) -> Any:
+        return await ref
+
+    if way == "wait":
+        assert klieg.wait([ref], timeout=10) == ([ref], [])
+        assert isinstance(ref.exception(), OwnerDiedError)
+        return
+    wait = {
+        "get": klieg.get,
+        "await": lambda ref: asyncio.run(wait_for(ref)),
+        "future": lambda ref: ref.future().result(10),
+        "an argument": lambda ref: klieg.get(other.keep.remote("x", ref)),
+    }[way]
+    with pytest.raises(OwnerDiedError, match="owned the value died"):
+        wait(ref)
+
+
+def test_whoever_waits_for_a_value_when_its_owner_dies_is_told(runtime: Any, gate: gates.Gate) -> None:
+    @klieg.remote
+    class Owner(Keepers):
+        def start(self) -> list[Any]:
+            @klieg.remote
+            def wait() -> None:
+                gate.wait()
+
+            return [wait.remote()]
+
+    owner = Owner.remote()
+    (ref,) = klieg.get(owner.start.remote())
+    future = ref.future()
+    die(owner)
+    assert isinstance(future.exception(10), OwnerDiedError)
+
+
+def test_a_borrower_that_dies_while_it_waits_for_a_value_leaves_nothing(runtime: Any, gate: gates.Gate) -> None:
+    @klieg.remote
+    def make() -> np.ndarray:
+        gate.wait()
+        return ones()
+
+    borrower, pending = Keeper.remote(), make.remote()
+    klieg.get(borrower.keep.remote("x", [pending]))
+    pid = klieg.get(borrower.pid.remote())
+    waiting = borrower.sum_of_first.remote("x")
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ActorDiedError):
+        klieg.get(waiting)
+    gate.open()
+    assert klieg.get(pending).sum() == MIB
+    del pending
+    assert gates.soon(stored.nothing)
+
+
+def test_a_chain_of_borrowers_that_die_one_after_another_frees_the_value_with_the_last(runtime: Any) -> None:
+    keepers, ref = [Keeper.remote() for _ in range(4)], klieg.put(ones())
+    klieg.get(keepers[0].keep.remote("x", [ref]))
+    for one, other in itertools.pairwise(keepers):
+        klieg.get(one.pass_on.remote("x", other, "x"))
+    number = ref.hex()
+    del ref
+    for keeper in keepers:
+        assert known(number)
+        die(keeper)
+    assert gates.soon(lambda: not known(number))
+    assert gates.soon(stored.nothing)
+
+
+@dataclasses.dataclass
+class Parcel:
+    """An object of the user's that holds refs and handles wherever it likes."""
+
+    refs: dict[str, tuple[Any, ...]]
+    handle: Any = None
+
+
+def test_refs_and_handles_in_an_object_of_the_users_are_counted(runtime: Any) -> None:
+    keeper, ref = Keeper.remote(), klieg.put(ones())
+    parcel = Parcel({"deep": (1, [ref])}, keeper)
+    klieg.get(keeper.keep.remote("x", parcel))
+    number = ref.hex()
+    del ref, parcel
+    gc.collect()
+    assert known(number)
+    back = klieg.get(keeper.give.remote("x"))
+    assert klieg.get(back.refs["deep"][1][0]).sum() == MIB
+    assert klieg.get(back.handle.pid.remote()) == klieg.get(keeper.pid.remote())
+    klieg.get(keeper.drop.remote("x"))
+    del back
+    assert gates.soon(lambda: not known(number))
+
+
+def test_two_actors_that_hold_each_others_values_are_no_leak_when_they_end(runtime: Any) -> None:
+    left, right = Keeper.remote(), Keeper.remote()
+    for one, other in ((left, right), (right, left)):
+        (ref,) = klieg.get(one.put.remote(ones()))
+        klieg.get(other.keep.remote("x", [ref]))
+        assert klieg.get(other.sum_of_first.remote("x")) == MIB
+        del ref
+    die(left)
+    die(right)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_value_that_was_fetched_before_its_owner_died_stays_readable(runtime: Any) -> None:
@@ -260,7 +378,7 @@ def test_refs_in_a_cycle_are_freed_by_the_garbage_collector(runtime: Any) -> Non
     del cycle
     gc.collect()
     assert not known(number)
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_an_actor_that_holds_a_ref_to_its_own_result_is_no_leak_when_it_ends(runtime: Any) -> None:
@@ -270,7 +388,7 @@ def test_an_actor_that_holds_a_ref_to_its_own_result_is_no_leak_when_it_ends(run
     klieg.get(keeper.keep.remote("inner", klieg.get(made)))
     del made
     die(keeper)
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_value_that_comes_home_to_its_owner_is_the_same_memory(runtime: Any) -> None:
@@ -337,7 +455,7 @@ def test_a_call_whose_worker_dies_gives_its_arguments_back(runtime: Any) -> None
     for _ in range(3):
         with pytest.raises(klieg.exceptions.WorkerCrashedError):
             klieg.get(crash.remote(ones(), [klieg.put(ones())]))
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_calls_that_are_sent_as_the_actor_dies_give_their_arguments_back(runtime: Any) -> None:
@@ -347,7 +465,7 @@ def test_calls_that_are_sent_as_the_actor_dies_give_their_arguments_back(runtime
     klieg.wait(refs, num_returns=20)
     assert all(isinstance(ref.exception(), ActorDiedError) for ref in refs)
     del refs
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)
 
 
 def test_a_put_in_an_actor_is_freed_when_the_driver_drops_its_ref(runtime: Any) -> None:
@@ -355,4 +473,4 @@ def test_a_put_in_an_actor_is_freed_when_the_driver_drops_its_ref(runtime: Any) 
     refs = [klieg.get(keeper.put.remote(ones()))[0] for _ in range(10)]
     assert used() >= 10 * MIB
     del refs
-    assert gates.soon(lambda: used() == 0)
+    assert gates.soon(stored.nothing)

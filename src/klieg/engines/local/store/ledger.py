@@ -8,13 +8,12 @@ last room. The head clears the line of a process that has died.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import threading
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from klieg import machine
 from klieg.engines.local.store import memory
 
 LINES: Final = 4096
@@ -141,17 +140,8 @@ SHARE_OF_FILE_SYSTEM: Final = 0.9
 
 def default_limit(directory: str | None) -> int:
     """Bytes that the store may hold in memory if nobody says: a share of what there is."""
-    limit = int(SHARE_OF_MEMORY * _memory())
+    limit = int(SHARE_OF_MEMORY * machine.memory())
     if directory is not None or not memory.has_memfd():
         free = os.statvfs(directory or memory.fallback_directory())
         limit = min(limit, int(SHARE_OF_FILE_SYSTEM * free.f_bavail * free.f_frsize))
     return limit
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine, or those its control group allows if they are fewer."""
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # not this version of control groups, or "max"
-            sizes.append(int(Path(path).read_text()))
-    return min(sizes)
