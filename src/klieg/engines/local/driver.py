@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -81,6 +83,8 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
     """Start the head and return this process's engine; RuntimeError that says why if the machine refuses."""
     if sys.platform != "linux":
         raise RuntimeError("The local engine needs Linux; `init(engine='inline')` runs everywhere.")
+    # Found out once, here: Python tries it out with a file, which a worker that is killed meanwhile would leave behind.
+    settings = dataclasses.replace(settings, spill_directory=settings.spill_directory or tempfile.gettempdir())
     session.environment = resolve(RuntimeEnv(), settings.runtime_env)
     gpus = gpu_names(resources.get("GPU", 0))
     process = new_process_number()
