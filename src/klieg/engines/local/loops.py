@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from klieg.engines.local.patience import Patience
+from klieg.engines.local.patience import CROWDED, Patience
 
 if TYPE_CHECKING:
     from klieg.engines.local.reactor import Reactor
@@ -53,24 +53,30 @@ class LeadingLoop:
         now = time.monotonic()
         if self._expecting:
             self._expecting = False
-            self._until = now + self._patience.seconds
+            self._until = self._patience.begin(now)
         if self._reactor.poll():
-            self._until = now + self._patience.paid()
+            self._until = self._patience.begin(now)
         elif now >= self._until:
             self._looking = False
             self._patience.sleep(now)
             return
         else:
-            os.sched_yield()  # the one who is to answer may need this very core
+            self._yield(now)
         loop = self._loop()
         if loop is not None:
             loop.call_soon(self._look)
 
+    def _yield(self, now: float) -> None:
+        """Let others have this very core: the one who is to answer may need it."""
+        os.sched_yield()
+        back = time.monotonic()
+        if back - now > CROWDED:
+            self._patience.in_vain(now, back)
+            self._until = back
+
     def _wake(self) -> None:
-        if self._detached:
-            return
-        self._patience.wake(time.monotonic())
-        self._reactor.poll()
+        if not self._detached:
+            self._reactor.poll()
 
     def detach(self) -> None:
         """Take no more results in; from any thread."""
@@ -112,20 +118,25 @@ class ActorSelector(selectors.EpollSelector):
             return self._split(super().select(0))
         now = time.monotonic()
         wake = None if timeout is None else now + timeout
-        end = now + self._patience.seconds if wake is None else min(wake, now + self._patience.seconds)
+        end = self._patience.begin(now)
+        if wake is not None and wake < end:
+            end = wake
         while now < end:
+            looked = now
             os.sched_yield()
-            if self.poll():
-                self._patience.paid()
+            found = self.poll()
+            now = time.monotonic()
+            if found:
+                self._patience.found(looked, now)
                 return self._split(super().select(0))
             if events := super().select(0):
                 return self._split(events)
-            now = time.monotonic()
+            if now - looked > CROWDED:
+                break
         self._patience.sleep(now)
         self.busy_since = None
         events = super().select(None if wake is None else max(0.0, wake - now))
         self.busy_since = time.monotonic()
-        self._patience.wake(self.busy_since)
         return self._split(events)
 
     def _split(self, events: list[tuple[selectors.SelectorKey, int]]) -> list[tuple[selectors.SelectorKey, int]]:

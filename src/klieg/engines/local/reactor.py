@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from klieg.engines.local.loops import ActorLoop, LeadingLoop
-from klieg.engines.local.patience import Patience
+from klieg.engines.local.patience import CROWDED, Patience
 from klieg.engines.objects import Ready
 from klieg.engines.timers import Timers
 
@@ -218,7 +218,7 @@ class Reactor:
     # Leading and following
 
     def _lead_until(self, ready: Ready, deadline: float | None) -> bool:
-        poll, spin_end = self._epoll.poll, 0.0
+        poll, patience, looked, spin_end = self._epoll.poll, self._patience, 0.0, 0.0
         while not ready():
             if self.dirty:
                 self.flush()
@@ -228,16 +228,18 @@ class Reactor:
                 if deadline is not None and now >= deadline:
                     return False
                 if not spin_end:
-                    spin_end = now + self._patience.seconds
+                    spin_end = patience.begin(now)
+                elif now - looked > CROWDED:
+                    spin_end = now  # others have had the core
                 if now < spin_end:
+                    looked = now
                     os.sched_yield()  # the one who is to answer may need this very core
                     continue
-                self._patience.sleep(now)
+                patience.sleep(now)
                 events = self._sleep(ready, deadline, now)
-                self._patience.wake(time.monotonic())
                 spin_end = 0.0
             elif spin_end:
-                self._patience.paid()
+                patience.found(looked, time.monotonic())
                 spin_end = 0.0
             self._dispatch(events)
         return True
