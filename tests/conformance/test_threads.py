@@ -1,5 +1,6 @@
 """Everything may be called from any thread."""
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -141,3 +142,40 @@ def test_a_call_that_another_thread_cancels_before_it_was_sent_wakes_who_waits_f
     with pytest.raises(klieg.exceptions.TaskCancelledError):
         klieg.get(held, timeout=10)
     canceller.join()
+
+
+@pytest.fixture
+def collecting_all_the_time():
+    """The collector runs at almost every object that is made, so finalizers run in the middle of anything."""
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    yield
+    gc.set_threshold(*before)
+
+
+def test_calls_of_many_threads_survive_a_collector_that_always_runs(collecting_all_the_time):
+    @klieg.remote
+    class Collecting:
+        def __init__(self):
+            gc.set_threshold(1)
+            self.value = 0
+
+        async def add(self, refs):
+            self.value += 1
+            return self.value
+
+    counter = Collecting.remote()
+
+    def work(number):
+        found = []
+        for i in range(20):
+            garbage = [klieg.put(i), counter]  # a ref and a handle that only the collector can drop
+            garbage.append(garbage)
+            found.append(klieg.get(counter.add.remote(garbage[:1])))
+            assert klieg.get(echo.remote(i)) == i
+        return found
+
+    found = in_threads(work)
+    assert sorted(value for part in found for value in part) == list(range(1, 20 * THREADS + 1))
+    gc.set_threshold(700)
+    klieg.kill(counter)
