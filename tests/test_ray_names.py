@@ -13,6 +13,7 @@ import pytest
 
 import klieg
 from klieg import environment, names, options
+from klieg.cli import VERBS
 from klieg.exceptions import NeedsRayEngineError
 from klieg.names import State
 
@@ -52,7 +53,7 @@ def exists(home: str, name: str) -> bool:
     if home == "environment":
         return name.removeprefix("RAY_") in environment.VARIABLES
     if home == "command":
-        return False
+        return name in VERBS
     place = resolve(home)
     if isinstance(place, dict):
         return name in place

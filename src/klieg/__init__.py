@@ -46,6 +46,7 @@ from klieg.object_ref import DynamicObjectRefGenerator, ObjectRef, ObjectRefGene
 from klieg.options import ConcurrencyGroup
 from klieg.remote_function import RemoteFunction
 from klieg.runtime_context import get_runtime_context
+from klieg.trace import timeline
 
 ObjectID = ObjectRef
 
@@ -116,6 +117,7 @@ __all__ = [
     "runtime_context",
     "runtime_env",
     "shutdown",
+    "timeline",
     "util",
     "wait",
 ]

@@ -117,6 +117,7 @@ def init(
     ignore_reinit_error: bool = False,
     log_to_driver: bool | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    profiling: bool | None = None,
     labels: Mapping[str, str] | None = None,
     object_store_memory: float | None = None,
     spill_directory: str | None = None,
@@ -141,6 +142,7 @@ def init(
         ignore_reinit_error: return quietly if the runtime runs already.
         log_to_driver: False silences what workers print; default: True, or what RAY_LOG_TO_DRIVER says.
         runtime_env: what tasks and actors find in their processes; see `klieg.runtime_env.RuntimeEnv`.
+        profiling: True records what runs when, for `klieg.timeline()`; default: False, or what RAY_PROFILING says.
         labels: what you call this machine, for `get_runtime_context().get_node_labels()` and `nodes()`.
         object_store_memory: bytes that large values may take in memory, all processes together; default: 30 % of the
             machine's memory. Beyond it values that nobody reads are moved to disk. No effect on the inline engine.
@@ -169,7 +171,8 @@ def init(
     if num_gpus is not None:
         total["GPU"] = _amount("num_gpus", num_gpus)
     total |= {key: _amount(key, value) for key, value in (resources or {}).items()}
-    said: dict[str, Any] = {} if log_to_driver is None else {"log_to_driver": bool(log_to_driver)}
+    flags = {"log_to_driver": log_to_driver, "profiling": profiling}
+    said: dict[str, Any] = {name: bool(flag) for name, flag in flags.items() if flag is not None}
     said |= _thresholds(loop_warning=loop_warning, stall_warning=stall_warning)
     if engine == "ray":
         said["address"] = address

@@ -74,6 +74,14 @@ class Engine(Protocol):
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
         """For each concurrency group of the actor: calls queued, calls running, and the limit."""
 
+    def table(self, of: str) -> list[dict[str, Any]]:
+        """The rows of "actors", "workers", "nodes", "jobs" or "placement_groups", as plain values."""
+
+    def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        """What each process answers, and facts of those that have not answered in time.
+
+        Questions: "calls" (see `engines.task_table`), "lines" (what was printed last)."""
+
     def snapshot(self, timeout: float) -> list[dict[str, Any]]:
         """What each process of the runtime is doing, this one first; of one that says nothing within `timeout` seconds
         {"silent": {pid, title, state, stacks}}, of the others {pid, driver, actors, threads, outgoing}."""

@@ -20,6 +20,8 @@ VARIABLES: Final = {
     "LOOP_WARNING": "seconds for which a method may hold an async actor's loop unreported; default 1, 0: for ever",
     "STALL_WARNING": "seconds for which a full limit may let no call start unreported; default 10, 0: for ever",
     "POLL_SECONDS": "seconds for which whoever waits looks at the sockets before it sleeps; default 0.0002, 0: none",
+    "TMPDIR": "where a runtime makes its private folder, for the commands of `klieg` that look into it",
+    "PROFILING": "1: record what runs when, for `klieg.timeline()`",
     "OMP_NUM_THREADS": "how many threads numeric libraries use in workers; default: the CPUs of the task, at least 1",
     "STORE_DIR": "a directory for large values, for want of memory that is no file (memfd); better a tmpfs",
     "USE_MULTIPROCESSING_CPU_COUNT": "1: count the machine's CPUs, not those that this process may use",

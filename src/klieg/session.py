@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from klieg import engine, machine, propagation
+from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
 from klieg.environment import flag, text
@@ -49,6 +50,8 @@ def start(engine_name: str, resources: Mapping[str, float], namespace: str | Non
                 "klieg is initialized already: was `klieg.init()` called twice? Pass ignore_reinit_error=True to "
                 "keep the first runtime, or call `klieg.shutdown()` before."
             )
+        if given.profiling:
+            recording.start()
         settings, environment = given, RuntimeEnv(**given.runtime_env)
         started = _make(engine_name, resources, namespace or text("NAMESPACE") or uuid.uuid4().hex, given)
         engine.use(started)
@@ -83,6 +86,7 @@ def stop() -> None:
         environment = RuntimeEnv()
         propagation.use((), traces=False)
         running.shutdown()
+        recording.stop()
 
 
 atexit.register(stop)

@@ -31,6 +31,8 @@ class Settings:
     """Seconds for which a full limit may let no call start, unreported; 0: for ever."""
     runtime_env: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What tasks and actors find in their processes, if they do not say so themselves."""
+    profiling: bool = dataclasses.field(default_factory=lambda: environment.flag("PROFILING", False))
+    """True: every process records what runs when, for `timeline`."""
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What the user calls this machine, as `get_runtime_context().get_node_labels()` tells it."""
     address: str | None = None

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from types import CoroutineType
 from typing import Any, Final
 
+from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call, Finished, State
 from klieg.concurrency.generators import produce, produce_async, produce_on_loop
 from klieg.concurrency.loops import WatchedLoop
@@ -312,7 +313,8 @@ class LoopExecutor:
                 await self._stream(call, value)
                 value = None
             elif type(value) is CoroutineType:
-                value = await value
+                recorder = recording.recorder
+                value = await (value if recorder is None else recorder.watched(call, value))
         except BaseException as error:
             fail(call, error)
         else:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+from klieg.concurrency import recording
 from klieg.concurrency.call import SPENT, Call, Executor, ExitActor, State
 from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread
 from klieg.concurrency.groups import Mailbox
@@ -209,6 +210,8 @@ class Host:
 
     def _finished(self, call: Call) -> Call | None:
         call.state = State.DONE
+        if recording.recorder is not None:
+            recording.recorder.ran(call)
         call.context = SPENT  # its own names the call: a circle, which only the collector would undo
         if call is self._constructor:
             return None  # it holds no slot

@@ -11,14 +11,18 @@ import asyncio
 import functools
 import logging
 import os
+import shlex
+import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from klieg import session
+from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, limits_of, mode_of
@@ -26,7 +30,7 @@ from klieg.concurrency.snapshot import RUNNERS, snapshot_of
 from klieg.concurrency.stacks import thread_stacks
 from klieg.concurrency.waits import Facts, late, waits_of
 from klieg.concurrency.watchdog import Watchdog
-from klieg.engines import failures, serialization
+from klieg.engines import failures, serialization, tables, task_table
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
@@ -35,6 +39,7 @@ from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import PlacementGroups, ready_outcome
+from klieg.engines.recorded import recorded
 from klieg.engines.returns import split_returns
 from klieg.engines.scheduler import Grant, Scheduler
 from klieg.engines.serialization import Named
@@ -66,6 +71,9 @@ from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
 
 STOP_GRACE = 1.0
 """Seconds that calls under way get to end at shutdown before their threads are abandoned."""
+
+DEAD_KEPT = 1000
+"""Dead actors that tables still show."""
 
 NO_LIMIT = 1 << 30
 
@@ -460,6 +468,9 @@ class InlineEngine:
         self._next_look: float | None = None
         self.pending: dict[int, InlineCall] = {}
         self.actors: dict[int, InlineActor] = {}
+        self._buried: deque[dict[str, Any]] = deque(maxlen=DEAD_KEPT)
+        """The last facts of dead actors, for those who ask."""
+        self._started = time.time()
         self._names: dict[tuple[str, str], InlineActor] = {}
         self._next_id = id_maker(self.process)
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -490,6 +501,8 @@ class InlineEngine:
             enclosing.adopt(call)
             call.parent = enclosing
         call.deadline = inherited_deadline(spec, enclosing.deadline if enclosing else None)
+        if recording.recorder is not None:
+            recording.recorder.submitted(call.id, call.parent)
         channel.submit(call, self.block)
         if call.deadline is not None:
             self._deadlines.watch(call)
@@ -546,6 +559,16 @@ class InlineEngine:
         """Sleep until `ready()`; a task that sleeps gives its resources to others meanwhile."""
         if ready():
             return True
+        recorder = recording.recorder
+        if recorder is None:
+            return self._block(ready, futures, deadline)
+        start = recorder.clock()
+        try:
+            return self._block(ready, futures, deadline)
+        finally:
+            recorder.waited(CURRENT.get(), start)
+
+    def _block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
         call = CURRENT.get()
         if not isinstance(call, InlineCall) or call.grant is None:
             return block_by_callbacks(ready, futures, deadline)
@@ -748,7 +771,8 @@ class InlineEngine:
         for child in [a for a in list(self.actors.values()) if a.parent is actor.host]:
             child.die("The actor is dead because its owner, the actor that created it, died.")
         with self.lock:
-            self.actors.pop(actor.id, None)
+            if self.actors.pop(actor.id, None) is not None:
+                self._buried.append(self._row_of(actor))
             for key in [key for key, named in self._names.items() if named is actor]:
                 del self._names[key]
         self.give_back(actor)
@@ -776,6 +800,50 @@ class InlineEngine:
     def ask_waits(self, then: Callable[[list[Facts]], None]) -> None:
         """Have a function called with what is known of who waits for whom."""
         then([self._waits()])
+
+    def table(self, of: str) -> list[dict[str, Any]]:
+        self._check_open()
+        pid = os.getpid()
+        makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "actors": lambda: [*self._buried, *(self._row_of(actor) for actor in list(self.actors.values()))],
+            "workers": lambda: [
+                tables.worker_row(self.process, kind="DRIVER", state="DRIVER", pid=pid, title="driver")
+            ],
+            "nodes": lambda: [tables.node_row(self._scheduler.total(), self.settings.labels, self._started)],
+            "jobs": lambda: [tables.job_row(pid, shlex.join(sys.orig_argv), self._started)],
+            "placement_groups": lambda: [tables.placement_group_row(facts) for facts in self.placement_groups()],
+        }
+        return makers[of]()
+
+    def _row_of(self, actor: InlineActor) -> dict[str, Any]:
+        options = actor.spec.options
+        state = "DEAD" if actor.death is not None else "ALIVE" if actor.grant is not None else "PENDING_CREATION"
+        return tables.actor_row(
+            actor.id,
+            class_name=actor.spec.info.name,
+            state=state,
+            name=options.name or "",
+            namespace=options.namespace or self.namespace,
+            pid=os.getpid(),
+            process=self.process,
+            is_detached=options.lifetime == "detached",
+            placement=options.placement,
+            death=actor.death or "",
+            restarts=0,
+            owner=self.process,
+        )
+
+    def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self._check_open()
+        most = details.get("most", task_table.MOST)
+        hosts = [actor.host for actor in list(self.actors.values())]
+        hosts += [self.tasks.host, *(channel.host for channel in self._async_tasks)]
+        if question == "timeline":
+            return [{"pid": os.getpid(), "title": "this process", **recorded(hosts, details)}], []
+        if question != "calls":
+            return [], []  # what is printed here, this process has printed itself
+        made = task_table.made_here(self.process, self._outgoing(), most)
+        return [{**made, **task_table.running_here(self.process, os.getpid(), hosts, most)}], []
 
     def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
         for channel in [*list(self.actors.values()), self.tasks]:

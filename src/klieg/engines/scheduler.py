@@ -42,6 +42,10 @@ class Grant:
         self.lent = False
 
     @property
+    def demand(self) -> dict[str, float]:
+        return amounts(self.need)
+
+    @property
     def gpus(self) -> list[str]:
         """The names of the GPUs that belong to it."""
         return list(self.shares)

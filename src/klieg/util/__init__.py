@@ -27,7 +27,7 @@ _HOME = {
 }
 """Name to the submodule that defines it."""
 
-_SUBMODULES = frozenset({"joblib", "multiprocessing", "queue", "scheduling_strategies", *_HOME.values()})
+_SUBMODULES = frozenset({"joblib", "multiprocessing", "queue", "scheduling_strategies", "state", *_HOME.values()})
 
 
 if not TYPE_CHECKING:  # which would let every misspelt name pass

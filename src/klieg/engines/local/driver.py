@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from klieg import session
+from klieg.engines import rundir
 from klieg.engines.local import wire
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.engine import LocalEngine
@@ -32,6 +34,9 @@ START_TIMEOUT: Final = 60.0
 
 FAREWELL_TIMEOUT: Final = 5.0
 """Seconds that actors with a shutdown hook get to end their calls and run it."""
+
+COMMAND_SHOWN: Final = 1000
+"""Characters of the program's command line that tell it apart from others."""
 
 STOP_TIMEOUT: Final = 5.0
 """Seconds the head gets to end its workers and itself before it is killed, and they with it."""
@@ -52,6 +57,8 @@ class DriverEngine(LocalEngine):
         super().__init__(process, namespace, sock, Reactor(), Account(ledger, ledger.open_line(process)), settings)
         self._ledger = ledger
         self._head_process = head
+        self.doors = rundir.places()
+        """Where the head may make the folder of its door."""
         self._ctrl_c = CtrlC(self.reactor)
 
     def shutdown(self) -> None:
@@ -77,6 +84,8 @@ class DriverEngine(LocalEngine):
             self._head_process.kill()
             self._head_process.wait()
         self._ledger.close()
+        for place in self.doors:
+            rundir.remove(place)  # a head that was killed has left it
 
 
 def start_driver(resources: Mapping[str, float], namespace: str, settings: Settings) -> LocalEngine:
@@ -169,6 +178,8 @@ def _say_hello(
         process=engine.process,
         resources=dict(resources),
         gpus=gpus,
+        doors=engine.doors,
+        command=shlex.join(sys.orig_argv)[:COMMAND_SHOWN],
         environment=session.environment.dump(),
         runtime={
             "namespace": engine.namespace,

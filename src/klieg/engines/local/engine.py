@@ -23,19 +23,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from klieg import session
+from klieg import ids, session
+from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import has_hook, mode_of
 from klieg.concurrency.snapshot import RUNNERS
 from klieg.concurrency.stacks import thread_stacks
 from klieg.concurrency.waits import Facts, late
-from klieg.engines import failures, serialization
+from klieg.engines import failures, serialization, task_table
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.functions import Exports, export
 from klieg.engines.inventory import inventory
-from klieg.engines.local import wire
+from klieg.engines.local import output, wire
 from klieg.engines.local.actors import ActorChannel
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.control import HeadClient
@@ -50,6 +51,7 @@ from klieg.engines.local.store.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
 from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import ready_outcome
+from klieg.engines.recorded import recorded
 from klieg.engines.serialization import Named
 from klieg.engines.surroundings import resolve
 from klieg.engines.unread import report_unread
@@ -145,6 +147,9 @@ class LocalEngine:
         self._questions: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {
             "snapshot": lambda _, reply: reply(self._snapshot()),
             "waits": lambda _, reply: reply(self._waits()),
+            "calls": lambda details, reply: reply(self._calls(details)),
+            "lines": lambda details, reply: reply(self._lines(details)),
+            "timeline": lambda details, reply: reply(self._timeline(details)),
             "room": lambda size, reply: self.give_room(size, reply, ask_borrowers=True),
         }
         """What other processes may ask of this one, through the head; each is given how to reply, now or later."""
@@ -186,6 +191,8 @@ class LocalEngine:
         channel: Channel = self._task_channel(spec) if actor is None else actor.channel
         if actor is not None:
             self._check_ours(actor)
+        if recording.recorder is not None:
+            recording.recorder.submitted(call.id, call.parent)
         channel.submit(call, self.block)
         if call.deadline is not None:
             self._deadlines.watch(call)
@@ -278,6 +285,18 @@ class LocalEngine:
         return PutFuture(self.next_id(), Value(serialization.dumps(value, self.store.keep)))
 
     def block(self, ready: Ready, futures: Sequence[ObjectFuture], deadline: float | None) -> bool:
+        if recording.recorder is not None and not ready():
+            return self._block_on_record(recording.recorder, ready, deadline)
+        return self._block(ready, deadline)
+
+    def _block_on_record(self, recorder: recording.Recorder, ready: Ready, deadline: float | None) -> bool:
+        start = recorder.clock()
+        try:
+            return self._block(ready, deadline)
+        finally:
+            recorder.waited(CURRENT.get(), start)
+
+    def _block(self, ready: Ready, deadline: float | None) -> bool:
         call = CURRENT.get()
         if call is None or self.runner is None or not self.runner.holds_resources:
             return self.reactor.block(ready, deadline)
@@ -417,6 +436,58 @@ class LocalEngine:
             silent = {"pid": 0, "title": "the head", "state": "so nothing is known of the workers", "stacks": ""}
             return [self._snapshot(), {"silent": silent}]
         return [self._snapshot(), *answers[0]["replies"], *({"silent": silent} for silent in answers[0]["silent"])]
+
+    def table(self, of: str) -> list[dict[str, Any]]:
+        self._check_usable()
+        rows: list[dict[str, Any]] = self._ask("table", of=of)["rows"]
+        return rows
+
+    def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self._check_usable()
+        answers: list[dict[str, Any]] = []
+        self.head.request(
+            "survey",
+            lambda answer, _: answers.append(answer),
+            question=question,
+            details=dict(details),
+            timeout=timeout,
+        )
+        mine: list[Any] = []
+        self._questions[question](dict(details), mine.append)
+        self.reactor.block(lambda: bool(answers), time.monotonic() + timeout + HEAD_GRACE)
+        if not answers or "lost" in answers[0]:
+            return mine, [{"pid": 0, "title": "the head", "state": "silent", "stacks": ""}]
+        return [*mine, *answers[0]["replies"]], answers[0]["silent"]
+
+    def _calls(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """The calls that this process has made, and those that it runs."""
+        most = details.get("most", task_table.MOST)
+        hosts = [self.runner.host] if self.runner is not None else []
+        return {
+            **task_table.made_here(self.process, self._outgoing(), most),
+            **task_table.running_here(self.process, self.pid, hosts, most),
+        }
+
+    def _timeline(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """What ran here since recording began; starts or stops it, if told to."""
+        hosts = [self.runner.host] if self.runner is not None else []
+        return {"pid": self.pid, "title": self._title(), **recorded(hosts, details)}
+
+    def leave_record(self) -> None:
+        """This worker ends: the head keeps what it has recorded."""
+        self.head.tell("record", record=self._timeline({}))
+
+    def _title(self) -> str:
+        return self.runner.host.name if self.runner is not None else "driver"
+
+    def _lines(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """What this process has printed last."""
+        return {
+            "worker_id": ids.WorkerID.from_int(self.process).hex(),
+            "pid": self.pid,
+            "title": self._title(),
+            "lines": output.recent(details.get("most", output.LINES_KEPT)),
+        }
 
     def _snapshot(self) -> dict[str, Any]:
         """What this process is doing."""

@@ -8,7 +8,21 @@ import os
 import select
 import sys
 import threading
-from typing import Any
+from collections import deque
+from typing import Any, Final
+
+LINES_KEPT: Final = 1000
+"""Lines that a process remembers of what it has printed, for `klieg logs`."""
+
+LONGEST_KEPT: Final = 2000
+"""Characters of a line that are remembered."""
+
+_RECENT: Final[deque[str]] = deque(maxlen=LINES_KEPT)
+
+
+def recent(most: int) -> list[str]:
+    """The last lines that this process has printed, the oldest first."""
+    return list(_RECENT)[-most:] if most > 0 else []
 
 
 class WholeLines(io.TextIOBase):
@@ -52,6 +66,7 @@ class WholeLines(io.TextIOBase):
             self._put(unfinished)
 
     def _put(self, text: str) -> None:
+        _RECENT.extend(line[:LONGEST_KEPT] for line in text.splitlines())
         data = memoryview(text.encode("utf-8", "backslashreplace"))
         while data:
             try:

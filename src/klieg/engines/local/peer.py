@@ -25,6 +25,7 @@ from klieg.task import TaskSpec
 if TYPE_CHECKING:
     import socket
 
+    from klieg.concurrency.host import Host
     from klieg.engines.local.engine import LocalEngine
 
 
@@ -42,6 +43,7 @@ class Pending(Protocol):
 class Runner(Protocol):
     """What carries out calls in a worker; the driver has none."""
 
+    host: Host
     holds_resources: bool
     """True if the current call holds resources that it could give to others while it waits."""
 

@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn
 
 from klieg import engine as engines
 from klieg import propagation, session
+from klieg.concurrency import recording
 from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
 from klieg.concurrency.host import Host, has_hook, limits_of
@@ -433,6 +434,8 @@ class Runner:
         assert self._leaving is not None
         _, code = self._leaving
         failpoint("worker.before_exit")
+        if recording.recorder is not None:
+            self.engine.leave_record()
         self.engine.reactor.flush()
         self._say_farewell(code)
         instance, self.host.instance = self.host.instance, None
@@ -513,6 +516,8 @@ def main(head_socket: socket.socket, ledger: Ledger) -> NoReturn:
         engine.runner = runner
         session.worker_host = runner.host
         _surround(runner)
+        if session.settings.profiling:
+            recording.start()
     runner.run()
 
 

@@ -376,6 +376,12 @@ class RayEngine:
         self._check_open()
         return [each for each in self.groups.facts() if each["state"] != "REMOVED"]
 
+    def table(self, of: str) -> list[dict[str, Any]]:
+        raise SystemError_(f"Ray knows its {of} itself: ask `ray.util.state`, or the command `ray list`.")
+
+    def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        raise SystemError_(f"Ray knows its {question} itself: ask `ray.util.state`, or the command `ray list`.")
+
     def let_go(self) -> None:
         """Ray closes its own descriptors in a fork, or leaves them: nothing here is klieg's."""
 

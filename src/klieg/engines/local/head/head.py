@@ -21,12 +21,16 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from klieg.engines import rundir
 from klieg.engines.local import output, wire
 from klieg.engines.local.connection import Link, socket_pair
+from klieg.engines.local.door import Door
 from klieg.engines.local.failpoints import failpoint
+from klieg.engines.local.head.inquiries import Inquiries
 from klieg.engines.local.head.registry import ActorRecord, ActorState, Registry
 from klieg.engines.local.head.survey import Survey
 from klieg.engines.local.head.zygote import Exit, Watched, end_group, fork
@@ -73,6 +77,12 @@ SPARES: Final = 1
 logger = logging.getLogger("klieg")
 
 SHUT_DOWN: Final = "the runtime was shut down"
+
+SETTLED: Final = 0.05
+"""Seconds after its start before the head turns to what is not urgent: a program's first calls come first."""
+
+RECORDS_KEPT: Final = 100
+"""Ended workers whose part of the timeline is kept."""
 
 SPECIAL_KEPT: Final = 8
 """Idle task workers that are kept though their environment is not the runtime's own."""
@@ -178,17 +188,21 @@ class Head:
         self.done = False
         self._runtime: Message = {}
         """What every worker is told of the runtime."""
-        self._registry = Registry()
-        self._scheduler: Scheduler[ActorRecord | Lease] = Scheduler({}, [], time.monotonic)
-        self._groups = PlacementGroups(self, self._scheduler)
+        self.registry = Registry()
+        self.scheduler: Scheduler[ActorRecord | Lease] = Scheduler({}, [], time.monotonic)
+        self.groups = PlacementGroups(self, self.scheduler)
+        self._inquiries: Inquiries
         self._clients: dict[int, Client] = {}
-        self._workers: dict[int, Worker] = {}
+        self.workers: dict[int, Worker] = {}
         self._spares: list[Spare] = []
         self._idle: dict[Shape, list[Worker]] = {}
         """Task workers without a lease, by shape; the last one used is the warmest."""
         self._leases: dict[tuple[int, int], Lease] = {}
         """Requests in the line, by client and number."""
         self._next_look: float | None = None
+        self._door: Door | None = None
+        self._records: deque[Message] = deque(maxlen=RECORDS_KEPT)
+        """What workers that have ended had recorded for the timeline."""
         self._deaths: dict[int, str] = {}
         self._mourners: dict[int, list[Callable[[], None]]] = {}
         """What to do when a process dies."""
@@ -205,7 +219,17 @@ class Head:
             self._wait_for_work(self.reactor.next_timer())
             self.reactor.run_timers()
         self._end_workers()
+        if self._door is not None:
+            self._door.close()
         os._exit(0)
+
+    def _open_door(self, places: list[str]) -> None:
+        """Let this user's commands in, and tidy up behind runtimes that were killed. The runtime works without, too."""
+        try:
+            self._door = Door(self.reactor, places, self._inquiries.visit)
+        except OSError as error:
+            logger.debug("No command can look into this runtime: %s", error)
+        rundir.remove_dead()
 
     def _wait_for_work(self, timer: float | None) -> None:
         """Dispatch what comes, until the first timer is due or another one is to come before it."""
@@ -222,8 +246,10 @@ class Head:
 
     def _on_hello(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         self._runtime = message["runtime"]
-        self._scheduler = Scheduler(message["resources"], message["gpus"], time.monotonic)
-        self._groups = PlacementGroups(self, self._scheduler)
+        self.scheduler = Scheduler(message["resources"], message["gpus"], time.monotonic)
+        self.groups = PlacementGroups(self, self.scheduler)
+        self._inquiries = Inquiries(self, message, os.getppid())
+        self.reactor.call_at(time.monotonic() + SETTLED, lambda: self._open_door(message["doors"]))
         self._environment: str = message["environment"]
         client.process = message["process"]
         self._clients[client.process] = client
@@ -237,12 +263,12 @@ class Head:
                 logger.error("klieg's head could not go on: %s", broken)
             self.done = True
             return
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None:  # dead already, or as good as: nobody can reach it any more
             self._end(worker, f"its connection to the head broke: {broken}" if broken else "")
 
     def _end_workers(self) -> None:
-        pids = [*(worker.pid for worker in self._workers.values()), *(spare.pid for spare in self._spares)]
+        pids = [*(worker.pid for worker in self.workers.values()), *(spare.pid for spare in self._spares)]
         for pid in pids:
             end_group(pid)
         for pid in pids:
@@ -253,18 +279,18 @@ class Head:
 
     def _on_reserve(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         placement = Placement.load(message["placement"])
-        impossible = self._scheduler.why_never(placement.demand, placement.place)
+        impossible = self.scheduler.why_never(placement.demand, placement.place)
         if impossible:
-            gone = self._groups.is_gone(placement.place)
+            gone = self.groups.is_gone(placement.place)
             client.answer(message["request"], impossible=impossible, group_removed=gone)
-        elif message["name"] and not self._registry.reserve((message["namespace"], message["name"]), message["actor"]):
+        elif message["name"] and not self.registry.reserve((message["namespace"], message["name"]), message["actor"]):
             client.answer(message["request"], taken=True)
         else:
             client.answer(message["request"])
 
     def _on_create(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         actor = ActorRecord(message["actor"], message, message["max_restarts"])
-        self._registry.add(actor)
+        self.registry.add(actor)
         if message["hooked"]:
             self._driver.tell("hooked")
         actor.waiting.append((message["owner"], socks[0], None))
@@ -275,7 +301,7 @@ class Head:
 
     def _ask_to_place(self, actor: ActorRecord) -> None:
         placement = actor.placement
-        grant = self._scheduler.request(placement.demand, actor, placement.place, caller=actor.number)
+        grant = self.scheduler.request(placement.demand, actor, placement.place, caller=actor.number)
         if grant is None:
             self.somebody_waits()
         else:
@@ -287,7 +313,7 @@ class Head:
         callers = [(process, sock) for process, sock, _ in waiting]
         worker = self._employ(actor.process, actor.request["title"], actor, _shape_of(actor.placement), grant, callers)
         if isinstance(worker, str):
-            self.settle(self._scheduler.release(grant))
+            self.settle(self.scheduler.release(grant))
             self._bury(actor, worker)
             return
         actor.become(ActorState.ALIVE)
@@ -297,7 +323,7 @@ class Head:
                 then()
 
     def _connect_actor(self, client: Client, message: Message, sock: socket.socket) -> None:
-        actor = self._registry.get(message["actor"])
+        actor = self.registry.get(message["actor"])
         if actor is None:
             self._connect_early(client, message, sock)
         elif actor.state is ActorState.DEAD:
@@ -334,14 +360,14 @@ class Head:
             target.tell("peer", [sock.detach()], process=caller)
 
     def _on_kill(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        actor = self._registry.get(message["actor"])
+        actor = self.registry.get(message["actor"])
         if actor is not None and actor.state is not ActorState.DEAD:
-            self._kill(actor, message["reason"], message.get("no_restart", True))
+            self.kill_actor(actor, message["reason"], message.get("no_restart", True))
         if "request" in message:
             client.answer(message["request"])
 
-    def _kill(self, actor: ActorRecord, reason: str, no_restart: bool) -> None:
-        worker = self._workers.get(actor.process) if actor.state is ActorState.ALIVE else None
+    def kill_actor(self, actor: ActorRecord, reason: str, no_restart: bool) -> None:
+        worker = self.workers.get(actor.process) if actor.state is ActorState.ALIVE else None
         if worker is not None:
             worker.leaving = worker.leaving or reason
             worker.no_restart = worker.no_restart or no_restart
@@ -349,11 +375,11 @@ class Head:
                 self._bury(actor, reason)
             end_group(worker.pid)
         elif no_restart:
-            self._scheduler.withdraw(actor)
+            self.scheduler.withdraw(actor)
             self._bury(actor, reason)
 
     def _bury(self, actor: ActorRecord, reason: str) -> None:
-        self._registry.bury(actor, reason)
+        self.registry.bury(actor, reason)
         waiting, actor.waiting = actor.waiting, []
         for _, sock, then in waiting:
             sock.close()
@@ -361,7 +387,7 @@ class Head:
                 then()
 
     def _on_leaving(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None:
             worker.leaving = worker.leaving or message["reason"]
             worker.init_failed = message["init_failed"]
@@ -369,13 +395,13 @@ class Head:
 
     def _on_resized(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """An actor's limits were changed: the next process of it starts with these."""
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None and worker.actor is not None:
             worker.actor.request["facts"].setdefault("resized", {}).update(message["limits"])
 
     def _on_farewell(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """The driver is about to end: let the actors that have a shutdown hook leave by it, and say when they have."""
-        leaving = {w.process for w in self._workers.values() if w.actor is not None and w.actor.request["hooked"]}
+        leaving = {w.process for w in self.workers.values() if w.actor is not None and w.actor.request["hooked"]}
 
         def answer() -> None:
             client.answer(message["request"])
@@ -396,25 +422,25 @@ class Head:
             answer()
 
     def _on_find(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        actor = self._registry.find((message["namespace"], message["name"]))
+        actor = self.registry.find((message["namespace"], message["name"]))
         if actor is None:
             client.answer(message["request"])
         else:
             client.answer(message["request"], actor=actor.number, info=actor.request["info"])
 
     def _on_names(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        client.answer(message["request"], names=self._registry.names())
+        client.answer(message["request"], names=self.registry.names())
 
     # Tasks
 
     def _on_lease(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         placement = Placement.load(message["placement"])
         lease = Lease(client, message["request"], placement, _shape_of(placement, message["width"]))
-        impossible = self._scheduler.why_never(placement.demand, placement.place)
+        impossible = self.scheduler.why_never(placement.demand, placement.place)
         if impossible:
-            client.answer(lease.request, impossible=impossible, group_removed=self._groups.is_gone(placement.place))
+            client.answer(lease.request, impossible=impossible, group_removed=self.groups.is_gone(placement.place))
             return
-        grant = self._scheduler.request(placement.demand, lease, placement.place, client.process, short=True)
+        grant = self.scheduler.request(placement.demand, lease, placement.place, client.process, short=True)
         if grant is not None:
             self._grant(lease, grant)
         else:
@@ -456,22 +482,22 @@ class Head:
         return worker
 
     def _refuse(self, lease: Lease, grant: Grant, why: str) -> None:
-        self.settle(self._scheduler.release(grant))
+        self.settle(self.scheduler.release(grant))
         lease.client.answer(lease.request, impossible=why)
 
     def settle(self, granted: list[tuple[Any, Grant | None]]) -> None:
         """Serve those who have what they waited for; look again when the scheduler wants to."""
         for item, grant in granted:
             if grant is None:
-                self._groups.placed(item)
+                self.groups.placed(item)
             elif isinstance(item, Lease):
                 self._grant(item, grant)
             else:
                 self._place(item, grant)
-        moment = self._scheduler.next_look()
+        moment = self.scheduler.next_look()
         if moment is not None and moment != self._next_look:
             self._next_look = moment
-            self.reactor.call_at(moment, lambda: self.settle(self._scheduler.look()))
+            self.reactor.call_at(moment, lambda: self.settle(self.scheduler.look()))
 
     def fail_waiting(self, item: ActorRecord | Lease, reason: str) -> None:
         """What the item waits for will never come."""
@@ -483,16 +509,16 @@ class Head:
 
     def end_all_in(self, group: int, reason: str) -> None:
         """End what runs in a placement group."""
-        for worker in list(self._workers.values()):
+        for worker in list(self.workers.values()):
             if worker.grant is None or worker.grant.place is None or worker.grant.place[0] != group:
                 continue
             if worker.actor is not None:
-                self._kill(worker.actor, f"The actor is dead because {reason}", no_restart=True)
+                self.kill_actor(worker.actor, f"The actor is dead because {reason}", no_restart=True)
             else:
                 self._end(worker, reason)
 
     def _on_give_back(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(message["process"])
+        worker = self.workers.get(message["process"])
         if worker is None or worker.lessee != client.process:
             return
         worker.lessee = 0
@@ -520,18 +546,18 @@ class Head:
         self.reactor.call_at(time.monotonic() + LEAVE_WITHIN, lambda: self._end_if_there(worker))
 
     def _end_if_there(self, worker: Worker) -> None:
-        if self._workers.get(worker.process) is worker:
+        if self.workers.get(worker.process) is worker:
             end_group(worker.pid)
 
     def _on_withdraw(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         lease = self._leases.pop((client.process, message["lease"]), None)
         if lease is not None:
-            self._scheduler.withdraw(lease)
+            self.scheduler.withdraw(lease)
             client.answer(lease.request, withdrawn=True)
 
     def somebody_waits(self) -> None:
         """Whoever holds workers is to give them back: idle ones now, others after a while."""
-        held = [worker for worker in self._workers.values() if worker.lessee and not worker.wanted]
+        held = [worker for worker in self.workers.values() if worker.lessee and not worker.wanted]
         for process in {worker.lessee for worker in held}:
             lessee = self._clients.get(process)
             if lessee is not None:
@@ -543,20 +569,20 @@ class Head:
         """The worker no longer needs its resources."""
         grant, worker.grant = worker.grant, None
         if grant is not None:
-            self.settle(self._scheduler.release(grant))
+            self.settle(self.scheduler.release(grant))
 
     def _on_blocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None and worker.grant is not None:
-            self.settle(self._scheduler.lend(worker.grant))
+            self.settle(self.scheduler.lend(worker.grant))
 
     def _on_unblocked(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(client.process)
+        worker = self.workers.get(client.process)
         if worker is not None and worker.grant is not None:
-            self._scheduler.reclaim(worker.grant)
+            self.scheduler.reclaim(worker.grant)
 
     def _on_end_worker(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        worker = self._workers.get(message["process"])
+        worker = self.workers.get(message["process"])
         if worker is not None:
             self._end(worker, message.get("reason", ""))
 
@@ -565,27 +591,41 @@ class Head:
         worker.leaving = worker.leaving or reason
         end_group(worker.pid)
 
+    def _on_table(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        client.answer(message["request"], rows=self._inquiries.table(message["of"]))
+
     def _on_resources(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        client.answer(message["request"], total=self._scheduler.total(), free=self._scheduler.free())
+        client.answer(message["request"], total=self.scheduler.total(), free=self.scheduler.free())
 
     # Questions
 
     def _on_survey(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
-        """Ask every other process, or those that are named, and answer when they have, or when the time is up."""
+        wanted = message.get("processes")
+        asked = [c for c in self._clients.values() if c is not client and (wanted is None or c.process in wanted)]
+        self.survey(
+            asked,
+            message,
+            lambda replies, silent: client.answer(message["request"], replies=replies, silent=silent),
+        )
+
+    def survey_all(self, message: Message, then: Callable[[list[Any], list[Message]], None]) -> None:
+        """Ask every process, the driver too, and call `then(replies, silent)` once."""
+        self.survey(list(self._clients.values()), message, then)
+
+    def survey(self, clients: list[Client], message: Message, then: Callable[[list[Any], list[Message]], None]) -> None:
+        """Ask these processes; done when they have all answered, or when the time is up."""
         ticket = self._tickets()
 
         def answer(replies: list[Any], silent: list[Message]) -> None:
             del self._surveys[ticket]
-            client.answer(message["request"], replies=replies, silent=silent)
+            then([*replies, *self._records] if message["question"] == "timeline" else replies, silent)
 
-        survey = self._surveys[ticket] = Survey(
-            self.reactor, message["timeout"], answer, explain=message.get("explain", True)
-        )
-        wanted = message.get("processes")
-        for other in list(self._clients.values()):
-            if other is not client and (wanted is None or other.process in wanted):
-                worker = self._workers.get(other.process)
-                survey.ask(other, worker, ticket, message["question"], message.get("details"))
+        self._inquiries.note_recording(message)
+        explain = message.get("explain", True)
+        survey = self._surveys[ticket] = Survey(self.reactor, message["timeout"], answer, explain=explain)
+        for client in clients:
+            worker = self.workers.get(client.process)
+            survey.ask(client, worker, ticket, message["question"], message.get("details"))
         survey.begin()
 
     def _on_reply(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
@@ -593,20 +633,24 @@ class Head:
         if survey is not None:
             survey.take(client.process, message["reply"])
 
+    def _on_record(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """A worker ends, and leaves what it has recorded for the timeline."""
+        self._records.append(message["record"])
+
     # Birth and death
 
     def _on_group(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         request, group, want = message["request"], message.get("group", 0), message["want"]
         if want == "create":
-            client.answer(request, **self._groups.create(group, message, client.process))
+            client.answer(request, **self.groups.create(group, message, client.process))
             self.somebody_waits()
         elif want == "ready":
-            self._groups.when_ready(group, lambda answer: client.answer(request, **answer))
+            self.groups.when_ready(group, lambda answer: client.answer(request, **answer))
         elif want == "remove":
-            self._groups.remove(group)
+            self.groups.remove(group)
             client.answer(request)
         else:
-            client.answer(request, groups=self._groups.table())
+            client.answer(request, groups=self.groups.table())
 
     def _employ(
         self,
@@ -622,7 +666,7 @@ class Head:
             spare = self._spares.pop() if self._spares else self._start_spare()
         except OSError as error:
             return f"no worker process could be started: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
-        worker = spare.worker = self._workers[process] = Worker(
+        worker = spare.worker = self.workers[process] = Worker(
             process, spare.pid, title, actor, shape, self._ledger.open_line(process), grant
         )
         client = self._clients[process] = Client(self, process, spare.sock)
@@ -673,7 +717,7 @@ class Head:
             spare.sock.close()
 
     def _worker_died(self, worker: Worker, exit: Exit) -> None:
-        del self._workers[worker.process]
+        del self.workers[worker.process]
         self._ledger.close_line(worker.line)
         client = self._clients.pop(worker.process, None)
         if client is not None:
@@ -683,7 +727,7 @@ class Head:
         self._remember_death(worker.process, worker.leaving or str(exit))
         for lease in [lease for lease in self._leases.values() if lease.client.process == worker.process]:
             del self._leases[worker.process, lease.request]
-            self._scheduler.withdraw(lease)
+            self.scheduler.withdraw(lease)
         if worker.actor is not None:
             self._actor_lost(worker.actor, worker, exit)
         self._release(worker)
@@ -700,12 +744,12 @@ class Head:
 
     def _orphans(self, process: int) -> None:
         """What ends with the process that made it: actors it created, tasks it has sent."""
-        for actor in self._registry.owned_by(process):
-            self._kill(actor, "The actor is dead because its owner, the process that created it, died.", True)
-        for worker in self._workers.values():
+        for actor in self.registry.owned_by(process):
+            self.kill_actor(actor, "The actor is dead because its owner, the process that created it, died.", True)
+        for worker in self.workers.values():
             if worker.lessee == process:
                 end_group(worker.pid)
-        self._groups.forget_owner(process)
+        self.groups.forget_owner(process)
         for number in [n for n in self._early if process_of(n) == process]:
             for client, message, sock in self._early.pop(number):
                 self._connect_early(client, message, sock)
@@ -720,6 +764,7 @@ class Head:
             self._bury(actor, why if worker.leaving else f"The actor died: {why}.")
             return
         actor.restarts_left -= actor.restarts_left > 0
+        actor.restarts += 1
         actor.become(ActorState.RESTARTING)
         actor.process = new_process_number()
         self.reactor.call_at(time.monotonic() + _delay(actor), lambda: self._restart(actor))
@@ -731,13 +776,13 @@ class Head:
     def _on_why(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """How did that process die? Answered once it has."""
         process = message["process"]
-        worker = self._workers.get(process)
+        worker = self.workers.get(process)
         if worker is not None:
             self._mourners.setdefault(process, []).append(lambda: self._on_why(client, message, socks))
             self.reactor.call_at(time.monotonic() + DYING, lambda: self._end_undead(worker))
             return
         why = self._deaths.get(process, "its process is gone")
-        actor = self._registry.get(message.get("actor", 0))
+        actor = self.registry.get(message.get("actor", 0))
         if actor is None:
             client.answer(message["request"], dead=why)
         elif actor.state is ActorState.DEAD:
@@ -747,7 +792,7 @@ class Head:
 
     def _end_undead(self, worker: Worker) -> None:
         """Connections end only by death. Whoever closes one and lives on can no longer be reached by the other side."""
-        if self._workers.get(worker.process) is worker:
+        if self.workers.get(worker.process) is worker:
             self._end(worker, UNDEAD)
 
     def _on_watch(self, client: Client, message: Message, socks: list[socket.socket]) -> None:

@@ -45,6 +45,8 @@ class ActorRecord:
     init_failed: bool = False
     waiting: list[Any] = dataclasses.field(default_factory=list)
     """Connections asked for while it had no process."""
+    restarts: int = 0
+    """How often it was started again."""
     restart_times: list[float] = dataclasses.field(default_factory=list)
 
     def become(self, state: ActorState) -> None:
@@ -85,6 +87,10 @@ class Registry:
         self._actors[record.number] = record
         if record.name:
             self._names[record.key] = record.number
+
+    def all(self) -> list[ActorRecord]:
+        """Every actor that is not forgotten, dead ones too."""
+        return list(self._actors.values())
 
     def get(self, number: int) -> ActorRecord | None:
         return self._actors.get(number)
