@@ -314,7 +314,8 @@ def _wait_for(futures: Any, timeout: float | None) -> None:
         _refuse_waiting_for_oneself(futures)
     for future in futures:
         future.want()
-    if not _block(running, AllDone(futures), futures, timeout):
+    ready = futures[0].is_done if len(futures) == 1 else AllDone(futures)
+    if not _block(running, ready, futures, timeout):
         missing = sum(f.outcome is None for f in futures)
         raise GetTimeoutError(f"`get` timed out after {timeout} s: {missing} of {len(futures)} results were not ready.")
 

@@ -200,7 +200,7 @@ class ResultFuture(concurrent.futures.Future[V]):
         if bell.outcome is not None or running is None:
             return timeout
         deadline = None if timeout is None else time.monotonic() + max(0, timeout)
-        running.block(lambda: bell.outcome is not None, (bell,), deadline)
+        running.block(bell.is_done, (bell,), deadline)
         return seconds_left(deadline)
 
 
@@ -352,7 +352,7 @@ class ObjectRefGenerator(Generic[R]):
     def __next__(self) -> ObjectRef[R]:
         future = self._stream.item(self._index)
         if future.outcome is None:
-            engine.current().block(lambda: future.outcome is not None, (future,), None)
+            engine.current().block(future.is_done, (future,), None)
         if future.outcome is END_OF_STREAM:
             raise StopIteration
         return self._advance(future)

@@ -23,6 +23,8 @@ class State(enum.Enum):
     DONE = "done"
 
 
+QUEUED, RUNNING, DONE = State  # to look a member up in its class costs 70 ns on 3.11, three times a call
+
 NO_CHILDREN: Final[Any] = frozenset()
 """What most calls have; a set for each of them would cost more than the rest of the call."""
 
@@ -60,7 +62,7 @@ class Call:
         self.spec = spec
         self.target = target
         """What to run; None for the actor's method of that name, looked up when the call starts."""
-        self.state = State.QUEUED
+        self.state = QUEUED
         self.started = 0.0
         """When it began to run, a time of its host's clock."""
         self.cancelled: BaseException | None = None

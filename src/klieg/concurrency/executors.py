@@ -14,7 +14,7 @@ from types import CoroutineType
 from typing import Any, Final
 
 from klieg.concurrency import recording
-from klieg.concurrency.call import CURRENT, Call, Finished, State
+from klieg.concurrency.call import CURRENT, RUNNING, Call, Finished
 from klieg.concurrency.generators import produce, produce_async, produce_on_loop
 from klieg.concurrency.loops import WatchedLoop
 from klieg.exceptions import AsyncioActorExit
@@ -31,7 +31,7 @@ Interrupt = Callable[[Call], None]
 def run_sync(call: Call) -> None:
     """Run a call on this thread, to its outcome. Raises nothing."""
     call.started = call.host.clock()
-    call.state = State.RUNNING
+    call.state = RUNNING
     if (call.cancelled is not None or call.deadline is not None) and (error := call.refusal()) is not None:
         call.fail(error)
         return
@@ -301,7 +301,7 @@ class LoopExecutor:
 
     async def _run(self, call: Call) -> None:
         call.started = call.host.clock()
-        call.state = State.RUNNING
+        call.state = RUNNING
         try:
             if (call.cancelled is not None or call.deadline is not None) and (error := call.refusal()) is not None:
                 raise error

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from klieg.concurrency import recording
-from klieg.concurrency.call import SPENT, Call, Executor, ExitActor, State
+from klieg.concurrency.call import DONE, RUNNING, SPENT, Call, Executor, ExitActor
 from klieg.concurrency.executors import LoopExecutor, MainExecutor, PoolExecutor, StartThread
 from klieg.concurrency.groups import Mailbox
 from klieg.concurrency.loops import WatchedLoop
@@ -209,7 +209,7 @@ class Host:
         return self.main if self.mode == "plain" else self.pool
 
     def _finished(self, call: Call) -> Call | None:
-        call.state = State.DONE
+        call.state = DONE
         if recording.recorder is not None:
             recording.recorder.ran(call)
         call.context = SPENT  # its own names the call: a circle, which only the collector would undo
@@ -245,7 +245,7 @@ class Host:
                 self.calls.pop((caller, number), None)
         if waited:
             call.fail(error)
-        elif call.state is State.RUNNING:
+        elif call.state is RUNNING:
             executor = self._executor(call)
             executor.interrupt(call)
             if isinstance(executor, LoopExecutor) or self.runs_tasks:
@@ -286,7 +286,7 @@ class Host:
         self.exit(reason)
         for call in list(self.calls.values()):
             executor = self._executor(call)
-            if call.state is State.RUNNING and isinstance(executor, LoopExecutor):
+            if call.state is RUNNING and isinstance(executor, LoopExecutor):
                 executor.interrupt(call)
 
     def say_farewell(self, grace: float) -> None:
@@ -346,7 +346,7 @@ class Host:
 
     def running_in(self, group: str) -> list[Call]:
         """The calls that hold the places of a group."""
-        return [c for c in list(self.calls.values()) if c.state is State.RUNNING and c.spec.group == group]
+        return [c for c in list(self.calls.values()) if c.state is RUNNING and c.spec.group == group]
 
 
 def has_hook(cls: type) -> bool:

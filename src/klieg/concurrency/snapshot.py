@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from klieg.concurrency import stacks
-from klieg.concurrency.call import Call, State
+from klieg.concurrency.call import RUNNING, Call
 from klieg.concurrency.executors import LoopExecutor, run_sync
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def snapshot_of(host: Host) -> dict[str, Any]:
     running calls that were too many to look at; background: places of tasks that are no calls and that none of them
     waits for, {name, by, count, stack}.
     """
-    running = [call for call in list(host.calls.values()) if call.state is State.RUNNING]
+    running = [call for call in list(host.calls.values()) if call.state is RUNNING]
     awaited = {task for loop in host.loops() for call in list(loop.tasks.values()) for task in stacks.awaited_by(call)}
     return {
         "name": host.name,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from klieg.concurrency import stacks
-from klieg.concurrency.call import Call, State
+from klieg.concurrency.call import RUNNING, Call
 from klieg.concurrency.executors import run_sync
 from klieg.ids import COUNTER_MASK
 
@@ -66,7 +66,7 @@ def waits_of(host: Host) -> dict[str, Any]:
         "blocked": [
             [call.number, call.label, numbers]
             for call, numbers in _blocked_calls().items()
-            if call.host is host and call.deadline is None and call.state is State.RUNNING
+            if call.host is host and call.deadline is None and call.state is RUNNING
         ],
     }
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from klieg.concurrency import stacks
-from klieg.concurrency.call import Call, State
+from klieg.concurrency.call import DONE, Call
 from klieg.concurrency.snapshot import describe_calls
 from klieg.concurrency.waits import Facts, Waits, all_blocked, confirmed
 
@@ -207,7 +207,7 @@ class Watchdog:
         while self._host.interrupted:
             self._stopping.setdefault(self._host.interrupted.popleft(), now)
         for call, since in list(self._stopping.items()):
-            if call.state is State.DONE:
+            if call.state is DONE:
                 del self._stopping[call]
             elif now - since >= limit:
                 del self._stopping[call]

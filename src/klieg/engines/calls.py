@@ -392,7 +392,7 @@ class Channel:
                     "that it takes, and to wait here would stop the event loop. Create it with on_full='await'."
                 )
             self._outside.append((call, functools.partial(turn.resolve, Value(failures.NOTHING))))
-        if block(lambda: turn.outcome is not None, (turn,), call.deadline):
+        if block(turn.is_done, (turn,), call.deadline):
             return True
         with self._lock:
             given_up = self._drop_outside(call)

@@ -35,6 +35,10 @@ class ObjectFuture:
         """The call that will resolve it, until it has; what `cancel` acts on."""
         self._callbacks: list[Callback] | None = None
 
+    def is_done(self) -> bool:
+        """True once there is an outcome."""
+        return self.outcome is not None
+
     def resolve(self, outcome: Outcome) -> None:
         """Set the outcome and run the callbacks. Called once, by whoever claimed the pending call."""
         self.call = None

@@ -534,7 +534,7 @@ class LocalEngine:
         self._check_ours(actor)
         answer = ObjectFuture(0)
         actor.channel.ask(kind, body, _Answer(answer))
-        self.reactor.block(lambda: answer.outcome is not None)
+        self.reactor.block(answer.is_done)
         assert answer.outcome is not None
         if isinstance(answer.outcome, Error):
             answer.outcome.unread = False

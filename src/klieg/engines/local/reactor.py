@@ -109,7 +109,8 @@ class Reactor:
                     return self._lead_until(ready, deadline)
                 finally:
                     self._lead.release()
-                    self._pass_on()
+                    if self._followers:
+                        self._pass_on()
             if not self._follow(ready, deadline):
                 return ready()
         return True
