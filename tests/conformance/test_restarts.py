@@ -1,5 +1,6 @@
 """Restarts of actors, retries of calls and tasks. Most need processes that can die."""
 
+import itertools
 import os
 import time
 
@@ -260,3 +261,22 @@ def test_a_method_that_raises_is_not_retried_without_max_task_retries(tmp_path):
     retrying = counter.fail_at_first.options(retry_exceptions=True)
     with pytest.raises(ValueError, match="first time"):
         klieg.get(retrying.remote(str(tmp_path / "x")))
+
+
+@dies
+def test_an_actor_that_dies_again_and_again_is_started_ever_more_slowly(journal):
+    @klieg.remote(max_restarts=4)
+    class Dies:
+        def __init__(self, journal):
+            journal.note(time.monotonic())
+            os._exit(1)
+
+        def call(self):
+            pass
+
+    dies = Dies.remote(journal)
+    made = [float(line) for line in journal.take(5)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(made)]
+    assert [pause >= least for pause, least in zip(pauses, [0, 0.1, 0.2, 0.4], strict=True)] == [True] * 4
+    with pytest.raises(ActorDiedError):
+        get_when_available(dies.call.remote)

@@ -45,13 +45,6 @@ from klieg.placement import Placement
 DEATHS_KEPT: Final = 10_000
 """Processes whose cause of death is remembered, for those who ask late."""
 
-CRASH_LOOP: Final = 1.0
-"""Seconds within which another death of a restarted actor counts as a crash loop."""
-
-BACK_OFF: Final = 0.1
-"""Seconds before a crash-looping actor is started again; doubled at each turn, up to LONGEST_BACK_OFF."""
-LONGEST_BACK_OFF: Final = 10.0
-
 DESCRIPTORS_KEPT: Final = 16
 """Descriptors the head does not use for workers: it must be able to take up what is sent to it."""
 
@@ -767,7 +760,8 @@ class Head:
         actor.restarts += 1
         actor.become(ActorState.RESTARTING)
         actor.process = new_process_number()
-        self.reactor.call_at(time.monotonic() + _delay(actor), lambda: self._restart(actor))
+        now = time.monotonic()
+        self.reactor.call_at(now + actor.pace.pause(now), lambda: self._restart(actor))
 
     def _restart(self, actor: ActorRecord) -> None:
         if actor.state is ActorState.RESTARTING:
@@ -809,20 +803,6 @@ class Head:
 
 def _shape_of(placement: Placement, width: int = 1) -> Shape:
     return Shape(width, max(1, int(placement.demand.get("CPU", 1))), placement.environment)
-
-
-def _delay(actor: ActorRecord) -> float:
-    """Seconds to wait before the next start: none at first, more and more in a crash loop."""
-    now = time.monotonic()
-    actor.restart_times = [*(t for t in actor.restart_times if now - t < LONGEST_BACK_OFF), now]
-    crashes = 0
-    for earlier, later in zip(actor.restart_times, actor.restart_times[1:], strict=False):
-        crashes = crashes + 1 if later - earlier < CRASH_LOOP + _back_off(crashes) else 0
-    return _back_off(crashes)
-
-
-def _back_off(crashes: int) -> float:
-    return min(BACK_OFF * 2.0 ** (crashes - 1), LONGEST_BACK_OFF) if crashes else 0.0
 
 
 def main(fd: int, ledger: int) -> NoReturn:

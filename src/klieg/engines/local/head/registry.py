@@ -12,6 +12,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from klieg.engines.local.head.pace import Pace
 from klieg.placement import Placement
 
 
@@ -47,7 +48,8 @@ class ActorRecord:
     """Connections asked for while it had no process."""
     restarts: int = 0
     """How often it was started again."""
-    restart_times: list[float] = dataclasses.field(default_factory=list)
+    pace: Pace = dataclasses.field(default_factory=Pace)
+    """How soon it is started again when it dies."""
 
     def become(self, state: ActorState) -> None:
         if state not in TRANSITIONS[self.state]:
