@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from klieg.engines.calls import OutgoingCall
 from klieg.engines.local.leases import TaskChannel
 from klieg.ids import id_maker
+from klieg.outcome import Error
 from klieg.remote_function import RemoteFunction
 from klieg.task import TaskSpec
 
@@ -49,3 +52,22 @@ def test_a_task_that_counted_on_a_withdrawn_request_asks_again():
     assert len(engine.head.asked) == 1  # it counts on the request that is under way
     engine.head.asked[0]({"withdrawn": True}, [])
     assert len(engine.head.asked) == 2
+
+
+class Worker:
+    process = 7
+
+    def __init__(self) -> None:
+        self.users: set[Any] = set()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_every_task_that_a_dead_worker_had_may_have_run_and_counts_as_tried(retries):
+    engine = Engine()
+    function = RemoteFunction(len, {})._spec.function
+    channel = TaskChannel(engine, function, function.placement)
+    calls = [OutgoingCall(TaskSpec("f", max_retries=retries), b"", None, id_maker(1)) for _ in range(2)]
+    channel.peer_lost(Worker(), calls)
+    engine.head.asked[0]({"dead": "killed"}, [])
+    assert [call.retries for call in calls] == [0, 0]
+    assert [isinstance(call.futures[0].outcome, Error) for call in calls] == [not retries] * 2

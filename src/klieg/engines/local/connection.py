@@ -98,6 +98,12 @@ class Link:
             if blocked:
                 return
 
+    def break_off(self, frame: bytes) -> None:
+        """Write half of a frame, and never anything again: what a process leaves that dies while it writes."""
+        self._writing.acquire()  # for good: what other threads wrote now would be taken for the other half
+        self._out.append(frame[: len(frame) // 2])
+        self._write()
+
     def _write(self) -> bool:
         """True if the socket is full."""
         out = self._out

@@ -195,20 +195,19 @@ class TaskChannel(Channel):
             self.engine.head.request("why", lambda answer, _: self._explained(answer, unfinished), process=peer.process)
 
     def _explained(self, answer: dict[str, Any], unfinished: list[OutgoingCall]) -> None:
-        """The oldest task is the one that was running; those behind it had not started."""
+        """Each of them may have run: answers are written together, so those before the one that was running may be
+        among the lost ones. A task that only stood behind others counts as tried once; from then on it stands alone."""
         again = []
         for call in unfinished:
-            if call is unfinished[0]:
-                if not call.retries:
-                    if "lost" in answer:
-                        call.fail(self.engine.gone())
-                    else:
-                        call.fail(WorkerCrashedError(f"The worker that ran {call.spec.name}() died: {answer['dead']}"))
-                    continue
+            if call.retries:
                 call.retries -= call.retries > 0
-            call.peer = None
-            call.exclusive = True
-            again.append(call)
+                call.peer = None
+                call.exclusive = True
+                again.append(call)
+            elif "lost" in answer:
+                call.fail(self.engine.gone())
+            else:
+                call.fail(WorkerCrashedError(f"The worker that ran {call.spec.name}() died: {answer['dead']}"))
         if again:
             with self._lock:
                 self._queue.extendleft(reversed(again))

@@ -470,7 +470,7 @@ def _fail_at_the_answer(peer: Peer) -> None:
     failpoint("worker.result_pickled")
     action = PLAN.due("worker.in_result_frame")
     if action is not None:
-        peer.link.send(wire.frame(wire.VALUE, 0, bytes(100))[:50], now=True)
+        peer.link.break_off(wire.frame(wire.VALUE, 0, bytes(100)))
         PLAN.act("worker.in_result_frame", action)
 
 
