@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -89,12 +90,24 @@ def install() -> None:
         setattr(sys, name, WholeLines(fd, getattr(sys, f"__{name}__")))
 
 
+class OneRecord(logging.Formatter):
+    """Text of users in a record, a name perhaps, can neither steer a terminal nor begin a line that looks like one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], super().format(record))
+        return text.replace("\n", "\n  ")
+
+
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
+"""Control characters but tab and newline, and those that change the direction of text."""
+
+
 class OwnWarnings(logging.StreamHandler[Any]):
     """Prints what klieg itself warns of in a worker, as long as the user's code has set up no logging of its own."""
 
     def __init__(self, who: str) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter(f"%(levelname)s ({who} pid={os.getpid()}): %(message)s"))
+        self.setFormatter(OneRecord(f"%(levelname)s ({who} pid={os.getpid()}): %(message)s"))
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not logging.root.handlers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import uuid
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from klieg.engines.ray.engine import RayEngine
 
 LOOPBACK: Final = "127.0.0.1"
+
+NEAR: Final = (LOOPBACK, "localhost", "[::1]")
+"""Hosts to which nothing travels that anybody else could read."""
+
+logger = logging.getLogger("klieg")
 
 NO_UVLOOP: Final = "RAY_USE_UVLOOP"
 """Set to 0: Ray's actors run on asyncio's own loop, which klieg can watch, even where uvloop is installed."""
@@ -40,6 +46,7 @@ def join_cluster(resources: Mapping[str, float], namespace: str, settings: Setti
     ray = _import_ray()
     joined = not ray.is_initialized()  # a program that has joined a cluster itself also leaves it itself
     if joined:
+        _warn_if_readable(address)
         ray.init(
             address=address,
             namespace=namespace,
@@ -56,6 +63,17 @@ def join_cluster(resources: Mapping[str, float], namespace: str, settings: Setti
     if joined:
         engine.on_shutdown = ray.shutdown
     return engine
+
+
+def _warn_if_readable(address: str) -> None:
+    """A cluster elsewhere is reached over a network, on which Ray encrypts nothing unless it is told to."""
+    host = address.rpartition("://")[2].rpartition(":")[0]
+    if host and host not in NEAR and os.environ.get("RAY_USE_TLS") != "1":
+        logger.warning(
+            "Calls and values travel to the Ray cluster at %s unencrypted, and who reaches it can run code on it: "
+            "set RAY_USE_TLS=1 with its certificates, or use it on a network that nobody else is on.",
+            host,
+        )
 
 
 def _import_ray() -> Any:
