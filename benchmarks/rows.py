@@ -51,6 +51,7 @@ ROWS: tuple[Row, ...] = (
     _row("put_100mib", "put of a 100 MiB array", "GiB/s", 5, "3/5"),
     _row("get_100mib", "get of a 100 MiB array", "/s", 5),
     _row("call_1mib", "call with a 1 MiB array", "/s", 10),
+    _row("fan_out_10mib", "1,000 tasks that read one 10 MiB array", "/s", 5),
     _row(SHUTDOWN, "shutdown()", "s", 20),
 )
 

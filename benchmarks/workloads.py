@@ -100,6 +100,10 @@ def one() -> int:
     return 1
 
 
+def last_of(array: Any) -> int:
+    return int(array[-1])
+
+
 # --- Actors: their life and what they cost ---
 
 
@@ -262,6 +266,12 @@ def get_100mib(bench: Bench) -> float:
     if first.ctypes.data != second.ctypes.data:
         raise RuntimeError("two gets of one array gave two copies")
     return rate(bench, lambda: bench.api.get(ref))
+
+
+def fan_out_10mib(bench: Bench) -> float:
+    """Tasks a second, a thousand at once, that all get the same array."""
+    task, ref = bench.api.remote(last_of), bench.api.put(_array(10 * MIB))
+    return rate(bench, lambda: bench.api.get([task.remote(ref) for _ in range(IN_FLIGHT)]), IN_FLIGHT)
 
 
 def _array(size: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 import klieg
 from klieg import engine
+from klieg.engines import serialization
+from klieg.engines.local.store import memory
 
 MIB = 1 << 20
 
@@ -172,6 +175,47 @@ def test_one_large_bytes_twice_in_a_list_is_stored_once(runtime: Any) -> None:
     first, second = klieg.get(klieg.put([LARGE_BYTES, LARGE_BYTES]))
     assert first is second
     assert runtime.store_usage()["used"] < 1.1 * len(LARGE_BYTES)
+
+
+def test_one_large_array_in_several_places_of_a_call_is_stored_once() -> None:
+    array = np.arange(MIB)
+    payload, _ = serialization.dumps_arguments((array, [array, 1]), {"third": array}, "f")
+    assert len(payload.buffers) == 1
+    (first, (second, _)), keywords = serialization.loads_arguments(payload, None)
+    assert first is second is keywords["third"]
+    assert np.array_equal(first, array)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_in_a_flat_container_keep_their_shape_and_order(order: str) -> None:
+    array = np.asarray(np.arange(MIB, dtype="f4").reshape(2, -1, 4), order=order)
+    (back, text), raw = serialization.loads(serialization.dumps((array, "x"))), array.tobytes("A")
+    assert (back.shape, back.dtype, back.flags.c_contiguous, text) == (array.shape, array.dtype, order == "C", "x")
+    assert back.tobytes("A") == raw
+
+
+@pytest.mark.parametrize("helper", ["starts at once", "comes too late", "cannot be had"])
+def test_a_copy_shared_by_two_threads_is_whole_whatever_becomes_of_the_second(
+    monkeypatch: pytest.MonkeyPatch, helper: str
+) -> None:
+    late: list[Callable[[], None]] = []
+
+    def start(run: Callable[[], None], _: tuple[()]) -> None:
+        if helper == "cannot be had":
+            raise RuntimeError("can't start new thread")
+        late.append(run)
+
+    if helper != "starts at once":
+        monkeypatch.setattr(memory._thread, "start_new_thread", start)
+    monkeypatch.setattr(memory, "_two_cores", lambda: True)
+    source = np.random.default_rng(1).integers(0, 255, memory.SPLIT_AT + 12345, dtype=np.uint8)
+    target = np.zeros_like(source)
+    memory.copy(target.ctypes.data, memoryview(source))
+    assert np.array_equal(source, target)
+    target[:] = 0
+    for run in late:
+        run()
+    assert not target.any()
 
 
 def test_a_list_that_holds_itself_and_large_bytes_still_does_when_it_comes_back(runtime: Any) -> None:

@@ -64,11 +64,12 @@ class Block:
 
     def view(self) -> memoryview:
         """The contents, read-only, without a copy; the block lives as long as any view of it."""
+        if self._window is None:
+            VIEWED[id(self)] = self
         window = self._window() if self._window is not None else None
         if window is None:
             window = memory.window(self.segment.address + self.start, keeper=self)
             self._window = weakref.ref(window)
-            VIEWED[id(self)] = self
         return memory.view(window, self.size)
 
     @property
