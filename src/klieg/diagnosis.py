@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from klieg import engine, ids
@@ -29,9 +29,14 @@ def dump(timeout: float = TIMEOUT) -> str:
     Raises SystemError_ if klieg is not running.
     """
     running = engine.current()
-    processes = running.snapshot(timeout)
+    return describe(lambda: running.snapshot(timeout))
+
+
+def describe(look: Callable[[], Sequence[Mapping[str, Any]]]) -> str:
+    """The text of what `look` gives, which is `Engine.snapshot`. A circle of waits is looked at twice."""
+    processes = look()
     waits = _waits(processes)
-    circles = confirmed(waits, _waits(running.snapshot(timeout))) if waits.circles() else []
+    circles = confirmed(waits, _waits(look())) if waits.circles() else []
     return "\n".join([*(f"{waits.describe(circle)}\n" for circle in circles), render(processes)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import gates
 import pytest
 from outside import Live, command, on_a_terminal, table, wait_for_door
 
@@ -85,6 +86,22 @@ def test_stacks_are_those_of_the_running_calls(live):
     assert ", in work" in text
     assert f"pid {live.pid}" in text
     assert "Counter.wait" in text
+
+
+def test_the_dump_begins_with_calls_that_wait_for_one_another(live):
+    live.do(CIRCLE)
+    assert gates.soon(lambda: command("dump")[0].startswith("These calls wait for one another"))
+    text, _ = command("dump")
+    assert "Side.call #" in text.partition("\n\n")[0]
+    assert "Counter.wait" in text
+
+
+CIRCLE = (
+    "Side = klieg.remote(num_cpus=0)(type('Side', (), {"
+    "'call': lambda self, other, me: klieg.get(other.answer.remote(me)), "
+    "'answer': lambda self, back: klieg.get(back.end.remote()), 'end': lambda self: None})); "
+    "side, other = Side.remote(), Side.remote(); circle = side.call.remote(other, side)"
+)
 
 
 def test_a_timeline_can_be_recorded_from_outside(live, tmp_path):
