@@ -10,7 +10,7 @@ import cloudpickle
 
 from klieg import actor, exceptions, remote_function, runtime_context, runtime_env, util
 from klieg._version import __version__
-from klieg.actor import ActorClass, ActorHandle, method
+from klieg.actor import ActorClass, ActorHandle, TypedActor, method
 from klieg.api import (
     available_resources,
     cancel,
@@ -92,6 +92,7 @@ __all__ = [
     "PlacementGroupID",
     "RemoteFunction",
     "TaskID",
+    "TypedActor",
     "UniqueID",
     "WorkerID",
     "__version__",

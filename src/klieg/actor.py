@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, overload
 
 from klieg import engine, ids, options, propagation, session
 from klieg.concurrency.call import CURRENT, ExitActor
@@ -14,13 +14,26 @@ from klieg.concurrency.host import EXIT_ACTOR
 from klieg.engines import serialization
 from klieg.engines.objects import ActorToken
 from klieg.exceptions import ActorAlreadyExistsError, AsyncioActorExit, NeedsRayEngineError
+from klieg.object_ref import ObjectRef, ObjectRefGenerator
 from klieg.options import DEFAULT_GROUP, ActorOptions, ConcurrencyGroup
-from klieg.remote_function import submit
+from klieg.remote_function import Several, submit
 from klieg.task import ANY_ARGUMENTS, ActorSpec, ClassInfo, Kind, MethodInfo, Signature, TaskSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, TypeVar  # with defaults; type checkers know the module by themselves
+
+    A = ParamSpec("A", default=...)
+    R_co = TypeVar("R_co", covariant=True, default=Any)
+else:
+    from typing import ParamSpec, TypeVar
+
+    A = ParamSpec("A")
+    R_co = TypeVar("R_co", covariant=True)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
+Y = TypeVar("Y")
 
 DECLARED = "__klieg_method__"
 """Where `@method` leaves its options on a function."""
@@ -34,18 +47,32 @@ class ActorClassInheritanceException(TypeError):
     """A class cannot inherit from what `@remote` made; inherit from the plain class and decorate the leaf."""
 
 
+class Declared(Generic[P, R_co]):
+    """What type checkers see of a method under `@method`; at run time it stays the function that it is."""
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object, owner: Any = None) -> ActorMethod[P, R_co]: ...
+
+
 @overload
-def method(function: F, /) -> F: ...
+def method(function: Callable[Concatenate[Any, P], R], /) -> Declared[P, R]: ...
 @overload
-def method(**given: Any) -> Callable[[F], F]: ...
+def method(
+    *, num_returns: int | Literal["streaming", "dynamic"], **given: Any
+) -> Callable[[Callable[Concatenate[Any, P], Any]], Declared[P, Several]]: ...
+@overload
+def method(**given: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Declared[P, R]]: ...
 def method(*args: Any, **given: Any) -> Any:
     """Declare options of one method: `@method(num_returns=2)`, `@method(run_in="thread")`.
+
+    In a `TypedActor` it makes the method's signature known to type checkers where it is called from afar.
 
     Raises ValueError or TypeError at once for an option that does not exist or does not fit.
     """
     checked = options.check(options.DECLARED_METHOD_RULES, given)
 
-    def declare(function: F) -> F:
+    def declare(function: Any) -> Any:
         setattr(function, DECLARED, checked)
         return function
 
@@ -192,12 +219,14 @@ class ActorHandle(Generic[T]):
             if name in info.methods:
                 self.__getattr__(name)
 
-    def __getattr__(self, name: str) -> ActorMethod:
+    def __getattr__(self, name: str) -> ActorMethod[..., Any]:
         info = self.__dict__["_info"].methods.get(name) or SPECIAL_METHODS.get(name)
         if info is None:
             guess = options.did_you_mean(name, self._info.methods)
             raise AttributeError(f"'ActorHandle' object of {self._info.name} has no attribute {name!r}.{guess}")
-        made = ActorMethod(self._token, self._info, name, _method_spec(self._info, name, info, {}))
+        made: ActorMethod[..., Any] = ActorMethod(
+            self._token, self._info, name, _method_spec(self._info, name, info, {})
+        )
         self.__dict__[name] = made
         return made
 
@@ -256,6 +285,37 @@ class ActorHandle(Generic[T]):
         return _restore_handle, (self._token.id, self._info)
 
 
+class TypedActor:
+    """Inherit from it to have calls of an actor checked by mypy and pyright: it is nothing at run time.
+
+    To a type checker a handle is then an object of the class, and its methods under `@method` can be called from afar
+    with their own signatures; `await` and `get` give what they return. A method without `@method` has no `.remote`.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def remote(cls: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+        @classmethod
+        def options(cls: Callable[P, T], **given: Any) -> _TypedOptions[P, T]: ...
+        def stats(self) -> dict[str, dict[str, int]]: ...
+        def resize(self, max_concurrency: int | None = None, **groups: int) -> None: ...
+        @property
+        def _actor_id(self) -> ids.ActorID: ...
+
+
+if TYPE_CHECKING:
+
+    class _TypedOptions(Generic[P, T]):
+        def remote(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+AnyHandle = ActorHandle[Any] | TypedActor
+"""A handle, as type checkers see it."""
+
+
 def _restore_handle(number: int, info: ClassInfo) -> ActorHandle[Any]:
     token = serialization.known(number) or engine.current().token_of(number, info)
     assert isinstance(token, ActorToken)
@@ -265,7 +325,7 @@ def _restore_handle(number: int, info: ClassInfo) -> ActorHandle[Any]:
     return ActorHandle(token, info)
 
 
-class ActorMethod:
+class ActorMethod(Generic[A, R_co]):
     """One method of an actor, ready to be called from afar. Keeps the actor alive."""
 
     __slots__ = ("__weakref__", "_info", "_name", "_spec", "_token")
@@ -276,6 +336,16 @@ class ActorMethod:
         self._name = name
         self._spec = spec
 
+    @overload
+    def remote(self: ActorMethod[P, Several], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    @overload
+    def remote(self: ActorMethod[P, Coroutine[Any, Any, Y]], /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[Y]: ...
+    @overload
+    def remote(  # type: ignore[overload-overlap]  # an object that is an iterator, too, is taken for a generator
+        self: ActorMethod[P, Iterator[Y] | AsyncIterator[Y]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRefGenerator[Y]: ...
+    @overload
+    def remote(self, /, *args: A.args, **kwargs: A.kwargs) -> ObjectRef[R_co]: ...
     def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Start the call and return its ref at once; with num_returns=k a list of refs, with "streaming" a generator.
 
@@ -285,7 +355,13 @@ class ActorMethod:
         """
         return submit(self._spec, self._token, args, kwargs)
 
-    def options(self, **given: Any) -> ActorMethod:
+    @overload
+    def options(
+        self, *, num_returns: int | Literal["streaming", "dynamic"], **given: Any
+    ) -> ActorMethod[A, Several]: ...
+    @overload
+    def options(self, **given: Any) -> ActorMethod[A, R_co]: ...
+    def options(self, **given: Any) -> ActorMethod[A, Any]:
         """The same method with other options, for the calls made through what this returns."""
         checked = options.check(options.METHOD_RULES, given)
         known = self._info.methods.get(self._name) or SPECIAL_METHODS[self._name]
@@ -296,7 +372,7 @@ class ActorMethod:
         """Ray's compiled graphs need a cluster: raises NeedsRayEngineError."""
         raise NeedsRayEngineError("`.bind()`")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R_co:  # as the class's own code calls it, on itself
         raise TypeError(
             f"Actor methods cannot be called directly. Instead of running 'object.{self._name}()', "
             f"try 'object.{self._name}.remote()'."

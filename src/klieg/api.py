@@ -11,12 +11,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from klieg import engine as engines
 from klieg import environment, machine, propagation, session
 from klieg._version import __version__, commit
-from klieg.actor import ActorClass, ActorHandle, find_handle
+from klieg.actor import ActorClass, ActorHandle, AnyHandle, TypedActor, find_handle
 from klieg.concurrency.call import CURRENT
 from klieg.concurrency.executors import LOOP_THREADS
 from klieg.concurrency.waits import noted
@@ -27,7 +27,7 @@ from klieg.exceptions import BlockingGetError, GetTimeoutError
 from klieg.ids import NODE_ID
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
 from klieg.options import did_you_mean
-from klieg.remote_function import RemoteFunction
+from klieg.remote_function import RemoteFunction, Several
 from klieg.runtime_context import node_labels
 from klieg.runtime_env import RuntimeEnv
 from klieg.settings import Settings
@@ -35,6 +35,7 @@ from klieg.settings import Settings
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+TYPED = TypeVar("TYPED", bound=type[TypedActor])
 
 logger = logging.getLogger("klieg")
 
@@ -238,12 +239,29 @@ def is_initialized() -> bool:
     return engines.current_or_none() is not None
 
 
+class _Remote(Protocol):
+    """`@remote(num_cpus=2)`, as type checkers see it."""
+
+    @overload
+    def __call__(self, target: TYPED, /) -> TYPED: ...  # type: ignore[overload-overlap]  # a class can be called, too
+    @overload
+    def __call__(self, target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+
+
 @overload
-def remote(target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]  # a class can be called, too
+def remote(target: TYPED, /) -> TYPED: ...  # type: ignore[overload-overlap]  # a class can be called, too
 @overload
-def remote(target: Callable[P, R]) -> RemoteFunction[P, R]: ...
+def remote(target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
 @overload
-def remote(**given: Any) -> Callable[[Any], Any]: ...
+def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(
+    *, num_returns: int | Literal["streaming", "dynamic"], **given: Any
+) -> Callable[[Callable[P, Any]], RemoteFunction[P, Several]]: ...
+@overload
+def remote(**given: Any) -> _Remote: ...
 def remote(*args: Any, **given: Any) -> Any:
     """Make a function remote, or a class an actor class: `@remote`, `@remote(num_cpus=2)`, or `remote(f)`.
 
@@ -477,7 +495,7 @@ def put(value: R) -> ObjectRef[R]:
     return ObjectRef(future)
 
 
-def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
+def kill(actor: AnyHandle, *, no_restart: bool = True) -> None:
     """End the actor's process at once: no hooks, no `atexit`. Unfinished calls fail with ActorDiedError.
 
     With no_restart=False an actor with restarts left comes back with a fresh state. Raises ValueError for what is no

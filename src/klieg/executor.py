@@ -26,7 +26,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from klieg import engine, session
-from klieg.actor import ActorHandle, ActorMethod
+from klieg.actor import ActorHandle, ActorMethod, AnyHandle
 from klieg.engine import Engine
 from klieg.engines.objects import seconds_left
 from klieg.exceptions import ActorDiedError, HeadDiedError, RuntimeShutdownError, TaskError
@@ -56,9 +56,7 @@ class Executor(concurrent.futures.Executor):
     fails the calls that it ran, after their retries, and no others; an actor that dies breaks its executor.
     """
 
-    def __init__(
-        self, max_workers: int | None = None, *, actor: ActorHandle[Any] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, max_workers: int | None = None, *, actor: AnyHandle | None = None, **options: Any) -> None:
         """Nothing is started before the first `submit`.
 
         Args:
@@ -74,7 +72,7 @@ class Executor(concurrent.futures.Executor):
             raise ValueError(f"Options of tasks have no meaning in an actor: {', '.join(sorted(options))}.")
         self._options = {**options, "num_returns": 1}
         self._call_any = RemoteFunction(_call, self._options)  # checks the options, too
-        self._actor = actor
+        self._actor: Any = actor  # at run time every handle is an ActorHandle
         self._limit = max_workers
         self._engine: Engine | None = None
         """The runtime of the calls under way."""

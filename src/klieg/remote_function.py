@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from klieg import environment, options, propagation, session
 from klieg.engines import serialization
@@ -19,7 +19,12 @@ from klieg.placement import Placement
 from klieg.task import FunctionSpec, Signature, TaskSpec
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
+Y = TypeVar("Y")
+
+
+class Several(Any):  # type: ignore[misc]  # where the class's own code makes the call, it may be anything
+    """To type checkers, the result of what has the option num_returns: `.remote` gives what they cannot know."""
 
 
 class RemoteFunction(Generic[P, R]):
@@ -36,14 +41,25 @@ class RemoteFunction(Generic[P, R]):
     def _spec(self) -> TaskSpec:
         return _spec_of(self._function, self._given, Signature.of(self._function))
 
-    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    @overload
+    def remote(self: RemoteFunction[P, Several], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    @overload
+    def remote(
+        self: RemoteFunction[P, Coroutine[Any, Any, Y]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRef[Y]: ...
+    @overload
+    def remote(  # type: ignore[overload-overlap]  # an object that is an iterator, too, is taken for a generator
+        self: RemoteFunction[P, Iterator[Y]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRefGenerator[Y]: ...
+    @overload
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Start a call. The arguments are copied now; refs among them are replaced by their values before it runs.
 
         Raises:
             TypeError: the arguments do not fit the function, or cannot be pickled.
         """
-        ref: ObjectRef[R] = submit(self._spec_here() if session.capturing else self._spec, None, args, kwargs)
-        return ref
+        return submit(self._spec_here() if session.capturing else self._spec, None, args, kwargs)
 
     def _spec_here(self) -> TaskSpec:
         """The spec for a call made where a placement group captures what is called."""
@@ -58,7 +74,13 @@ class RemoteFunction(Generic[P, R]):
             known[place[0]] = self._spec.replace(function=captured)
         return known[place[0]]
 
-    def options(self, **given: Any) -> RemoteFunction[P, R]:
+    @overload
+    def options(
+        self, *, num_returns: int | Literal["streaming", "dynamic"], **given: Any
+    ) -> RemoteFunction[P, Several]: ...
+    @overload
+    def options(self, **given: Any) -> RemoteFunction[P, R]: ...
+    def options(self, **given: Any) -> RemoteFunction[P, Any]:
         """The same function with other options, for the calls made through what this returns."""
         checked = options.check(options.TASK_RULES, given, late=True)
         copy: RemoteFunction[P, R] = object.__new__(RemoteFunction)
