@@ -93,12 +93,12 @@ class LeadingLoop:
 class ActorSelector(selectors.EpollSelector):
     """The selector of an actor's own loop. Messages are dispatched here, on the loop's thread, between two steps."""
 
-    busy_since: float | None = None
-    """Since when the loop has been running what was due, in `time.monotonic` seconds; None while it sleeps."""
-
     def __init__(self, reactor: Reactor) -> None:
         super().__init__()
         self._reactor = reactor
+        self.busy_since: float | None = time.monotonic()
+        """Since when the loop has been running what was due, in `time.monotonic` seconds; None while it sleeps. A call
+        may run as early as in the first look for messages, if it is a task that starts eagerly."""
         self.poll: Callable[[], bool] = reactor.poll
         """Takes in what has come; True if anything had. The actor's host has its calls started behind that."""
         self._patience = Patience()
