@@ -21,12 +21,13 @@ INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
 # A .venv whose creation failed half-way must not pass for a good one.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-ray check page bench growth clean
+.PHONY: help demo test test-ray test-as-ray check page bench growth clean
 
 help:
 	@echo "make demo    watch it work: pages fetched, packed and counted (under a minute)"
 	@echo "make test    run the tests"
 	@echo "make test-ray  run the tests on a Ray cluster of two nodes on this machine"
+	@echo "make test-as-ray  run libraries that were written for Ray on klieg, in a virtual environment of their own"
 	@echo "make check   format, lint, types and layers"
 	@echo "make page    run every example of the page, on both engines"
 	@echo "make bench   measure it against a bare loop, and against Ray with RAY=1"
@@ -42,6 +43,10 @@ test: $(DEV)
 # On a cluster of two nodes on this machine; a worker process of Ray takes half a second, so this takes a quarter of an hour.
 test-ray: $(DEV_RAY)
 	KLIEG_TEST_ENGINES=ray KLIEG_TEST_NET_SECONDS=120 $(RUN) -m pytest tests/conformance $(ARGS)
+
+# Downloads Ray and the libraries, some hundred megabytes, every time.
+test-as-ray: $(DEV)
+	KLIEG_TEST_NET_SECONDS=1200 $(RUN) -m pytest tests/as_ray/libraries.py $(ARGS)
 
 check: $(DEV)
 	$(RUN) -m ruff format --check .

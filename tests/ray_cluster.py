@@ -9,8 +9,8 @@ from typing import Any
 
 import leaks
 
-CPUS = (4, 0)
-"""Of each node. Some tests want four at once; actors, which hold none, run on both."""
+NODES = ({"num_cpus": 4, "num_gpus": 2, "resources": {"gold": 2}}, {"num_cpus": 0})
+"""What each node has. Some tests want four CPUs at once; actors, which hold none, run on both."""
 
 ALLOWED = {
     r"ray::|/ray/core/|/ray/_private/|ray-dashboard": "Ray keeps a worker process for the next task or actor",
@@ -45,8 +45,8 @@ def two_nodes(init: Callable[..., Any]) -> Iterator[RayCluster]:
 
     cluster = Cluster()
     try:
-        for cpus in CPUS:
-            cluster.add_node(num_cpus=cpus, node_ip_address="127.0.0.1", include_dashboard=False)
+        for resources in NODES:
+            cluster.add_node(**resources, node_ip_address="127.0.0.1", include_dashboard=False)
         ray.init(cluster.address, _node_ip_address="127.0.0.1", log_to_driver=False, configure_logging=False)
         leaks.allowed.update(ALLOWED)
         yield RayCluster(cluster, init)

@@ -102,6 +102,10 @@ def test_an_address_of_a_cluster_is_refused(tmp_path):
     assert "10.0.0.1:6379" in printed
 
 
+def test_keywords_that_are_rays_own_affair_change_nothing(tmp_path):
+    assert run(tmp_path, "import ray\nray.init(_redis_password='x', _memory=1)\nprint(ray.get(ray.put(1)))") == "1\n"
+
+
 def test_the_version_asked_for_by_name_is_that_of_the_interface(tmp_path):
     printed = run(tmp_path, "import importlib.metadata as m, ray\nprint(m.version('ray'), ray.__version__)")
     assert printed == "2.60.0 2.60.0\n"

@@ -24,7 +24,6 @@ from klieg.engines.inventory import SITES
 from klieg.engines.objects import AllDone, Enough, ObjectFuture, Ready, deadline_of, first_done
 from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
-from klieg.ids import NODE_ID
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
 from klieg.options import did_you_mean
 from klieg.remote_function import RemoteFunction, Several
@@ -223,7 +222,7 @@ def _directory(path: Any) -> str | None:
 
 def _facts() -> dict[str, Any]:
     running = engines.current()
-    return {"address": "local", "engine": running.name, "namespace": running.namespace, "node_id": NODE_ID.hex()}
+    return {"address": "local", "engine": running.name, "namespace": running.namespace, "node_id": running.node.hex()}
 
 
 def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
@@ -556,14 +555,14 @@ def get_gpu_ids() -> list[int] | list[str]:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The machines of this runtime, as Ray describes its own: one.
+    """The machines of this runtime, as Ray describes its own: this one, or those of the cluster.
 
     Raises SystemError_ if klieg is not running.
     """
     running = engines.current()
-    return [
+    return running.nodes() or [
         {
-            "NodeID": NODE_ID.hex(),
+            "NodeID": running.node.hex(),
             "Alive": True,
             "alive": True,
             "NodeName": socket.gethostname(),

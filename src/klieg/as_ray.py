@@ -43,13 +43,17 @@ IGNORED_ADDRESSES: Final = (None, "local", "auto")
 
 
 def init(address: str | None = None, **keywords: Any) -> Any:
-    """`klieg.init` with Ray's defaults. An address of a cluster is refused: with a cluster there is Ray itself."""
+    """`klieg.init` with Ray's defaults. An address of a cluster is refused: with a cluster there is Ray itself.
+
+    Keywords that Ray marks as its own affair (`_redis_password`, `_memory`, ...) are about Ray's processes, of which
+    there are none: they change nothing.
+    """
     if address not in IGNORED_ADDRESSES:
         raise ConnectionError(
             f"ray is klieg here, on this machine alone, and cannot join the cluster at {address!r}. Run the program on "
             "a cluster without --as-ray, or use klieg's own `init(engine='ray', address=...)`."
         )
-    return klieg.init(**keywords)
+    return klieg.init(**{name: value for name, value in keywords.items() if not name.startswith("_")})
 
 
 def lookup(name: str) -> Any:

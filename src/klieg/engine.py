@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from klieg.engines.calls import StreamFuture
     from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
     from klieg.engines.serialization import Named
+    from klieg.ids import NodeID
     from klieg.task import ActorSpec, ClassInfo, TaskSpec
 
 
@@ -28,6 +29,8 @@ class Engine(Protocol):
     process: int
     """The number of this process in the runtime."""
     namespace: str
+    node: NodeID
+    """The machine that this process is on."""
     callbacks: Callbacks
     """The thread that runs what users hang on results."""
 
@@ -67,6 +70,9 @@ class Engine(Protocol):
 
     def named_actors(self) -> list[tuple[str, str]]:
         """(namespace, name) of every living named actor."""
+
+    def nodes(self) -> list[dict[str, Any]] | None:
+        """The machines of the runtime, as Ray describes them; None for this one alone."""
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """What this runtime has in all, and what is free now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from klieg import ids, session
+from klieg import engine, ids, session
 from klieg.concurrency.call import CURRENT
 from klieg.engines.objects import ActorToken
 from klieg.runtime_env import RuntimeEnv
@@ -117,7 +117,7 @@ class RuntimeContext:
         return ids.WorkerID.from_int(self._engine.process).hex()
 
     def get_node_id(self) -> str:
-        return ids.NODE_ID.hex()
+        return self._engine.node.hex()
 
     def get_job_id(self) -> str:
         return ids.JOB_ID.hex()
@@ -161,7 +161,7 @@ class RuntimeContext:
 
     @property
     def node_id(self) -> ids.NodeID:
-        return ids.NODE_ID
+        return self._engine.node
 
     @property
     def current_placement_group_id(self) -> ids.PlacementGroupID:
@@ -180,7 +180,7 @@ class RuntimeContext:
 
 
 def node_labels() -> dict[str, str]:
-    return {**session.settings.labels, "ray.io/node-id": ids.NODE_ID.hex()}
+    return {**session.settings.labels, "ray.io/node-id": engine.current().node.hex()}
 
 
 def get_runtime_context() -> RuntimeContext:

@@ -20,6 +20,8 @@ import pytest
 
 import klieg
 
+pytestmark = pytest.mark.not_on_ray("the pages tell of one machine")
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -102,6 +102,7 @@ def test_tasks_in_the_background_are_shown_and_who_started_them(door):
     assert "in the background: left behind (Door.outer)" in text
 
 
+@pytest.mark.not_on_ray("the driver knows its own actors, and no process that does not answer")
 def test_calls_at_one_place_are_shown_together(door):
     refs = [door.wait.remote() for _ in range(500)]
     klieg.get(door.pid.remote())
@@ -160,6 +161,7 @@ def test_a_call_that_waits_for_its_arguments_says_so(door):
     klieg.get([door.open.remote(), late])
 
 
+@pytest.mark.not_on_ray("the driver knows its own actors, and no process that does not answer")
 def test_tasks_and_those_that_wait_for_resources_are_shown(gate, journal):
     @klieg.remote(num_cpus=3)
     def hold(gate):
@@ -191,6 +193,7 @@ def test_threads_of_the_users_own_are_shown():
     assert "in a_function_of_mine\n" in text
 
 
+@pytest.mark.not_on_ray("the driver knows its own actors, and no process that does not answer")
 def test_a_constructor_that_has_not_returned_is_told(gate, journal):
     @klieg.remote
     class Slow:
@@ -223,6 +226,7 @@ def test_a_held_loop_is_shown_where_it_is_held(gate, journal):
     klieg.get(ref)
 
 
+@pytest.mark.not_on_ray("the driver knows its own actors, and no process that does not answer")
 def test_a_task_may_ask_for_the_dump(door):
     ref = door.wait.remote()
     klieg.get(door.pid.remote())
@@ -238,6 +242,7 @@ def test_without_a_runtime_there_is_nothing_to_dump():
         klieg.dump()
 
 
+@pytest.mark.not_on_ray("the driver knows its own actors, and no process that does not answer")
 @pytest.mark.needs_process("inline there are no other processes")
 def test_a_stopped_process_is_named_within_the_bound(door):
     other = Door.remote()
@@ -255,6 +260,7 @@ def test_a_stopped_process_is_named_within_the_bound(door):
     assert klieg.get(door.pid.remote()) == pid
 
 
+@pytest.mark.not_on_ray("the driver knows its own actors, and no process that does not answer")
 @pytest.mark.needs_process("inline it would be the test's own GIL")
 def test_a_process_whose_gil_is_held_shows_its_stacks_all_the_same(tmp_path):
     fifo = tmp_path / "fifo"

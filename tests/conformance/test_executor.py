@@ -461,12 +461,14 @@ PROGRAM = """
 """
 
 
+@pytest.mark.not_on_ray("how a driver starts and ends there is Ray's affair, and takes seconds")
 @pytest.mark.parametrize("end", ["", "sys.exit(0)", "executor.shutdown(wait=False)"])
 def test_a_program_ends_when_everything_submitted_is_done(engine, end):
     output, errors, code = programs.run(PROGRAM.format(engine=engine, end=end))
     assert (output.split(), errors, code) == (["first", "second", "third"], "", 0)
 
 
+@pytest.mark.not_on_ray("how a driver starts and ends there is Ray's affair, and takes seconds")
 def test_nothing_can_be_submitted_at_the_interpreters_end(engine):
     program = f"""
         import atexit

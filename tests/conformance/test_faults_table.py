@@ -135,6 +135,7 @@ def test_a_base_exception_in_an_async_method_is_a_task_error():
     assert klieg.get(actor.ping.remote()) == "pong"
 
 
+@pytest.mark.not_on_ray("Ray does not say how a process ended")
 @pytest.mark.needs_process("the test's own process would die")
 def test_a_death_is_told_at_once(journal, gate):
     durations = []

@@ -45,13 +45,18 @@ class Plain:
         return klieg.get(Plain.options(num_cpus=0.5).remote().where.remote())
 
 
+def soon_free(cpus):
+    """True once so many CPUs are free: a cluster's nodes tell it every tenth of a second."""
+    return gates.soon(lambda: klieg.available_resources().get("CPU", 0) == cpus)
+
+
 def test_bundles_are_reserved_and_given_back():
     group = placement_group([{"CPU": 1}, {"CPU": 2}])
     assert group.wait(10)
     assert klieg.get(group.ready()) == group
-    assert klieg.available_resources()["CPU"] == 1
+    assert soon_free(1)
     remove_placement_group(group)
-    assert klieg.available_resources()["CPU"] == 4
+    assert soon_free(4)
 
 
 def test_a_group_knows_its_bundles():
@@ -66,7 +71,7 @@ def test_a_group_waits_until_there_is_room_for_all_of_it():
     first = placement_group([{"CPU": 3}])
     second = placement_group([{"CPU": 1}, {"CPU": 1}])
     assert not second.wait(0.1)
-    assert klieg.available_resources()["CPU"] == 1
+    assert soon_free(1)
     remove_placement_group(first)
     assert second.wait(10)
 
@@ -178,6 +183,7 @@ def test_what_waits_in_a_removed_group_fails_and_nothing_new_gets_in(gate, journ
     assert group.wait(10)
 
 
+@pytest.mark.not_on_ray("an autoscaler may still bring the resource: Ray waits for it, and says so in its log")
 @pytest.mark.parametrize(
     ("bundles", "strategy", "reason"),
     [
@@ -209,6 +215,7 @@ def test_the_table_tells_of_every_group():
     assert placement_group_table()[two.id.hex()]["state"] == "PENDING"
     remove_placement_group(one)
     assert placement_group_table(one)["state"] == "REMOVED"
+    assert two.wait(10)
     assert placement_group_table(two)["bundles_to_node_id"] == {0: klieg.get_runtime_context().get_node_id()}
     assert placement_group_table(PlacementGroup.empty()) == {}
 
@@ -256,6 +263,7 @@ def test_what_makes_no_group_is_refused(arguments, error):
         remove_placement_group(5)
 
 
+@pytest.mark.not_on_ray("a placement group of Ray's outlives the actor that made it")
 @pytest.mark.needs_process("an owner that dies by itself")
 @pytest.mark.parametrize(("lifetime", "state"), [(None, "REMOVED"), ("detached", "CREATED")])
 def test_a_group_ends_with_the_actor_that_made_it_unless_it_is_detached(lifetime, state):

@@ -77,6 +77,7 @@ def test_cuda_sees_the_gpus_of_the_call_alone():
     assert klieg.get(Plain.remote().variable.remote()) is None
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_the_names_of_gpus_are_those_that_this_process_may_see(engine, monkeypatch):
     klieg.shutdown()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa,3")
@@ -100,7 +101,8 @@ def test_each_kind_of_resource_is_counted(gate, journal):
     after = klieg.available_resources()
     gate.open()
     klieg.get(ref)
-    assert {key: before[key] - after[key] for key in before} == {"CPU": 1.5, "GPU": 0.25, "gold": 0.5, "memory": 1000}
+    held = {key: before[key] - after[key] for key in before if before[key] != after[key]}
+    assert held == {"CPU": 1.5, "GPU": 0.25, "gold": 0.5, "memory": 1000}
     assert gates.soon(lambda: klieg.available_resources() == before)
 
 
@@ -137,6 +139,7 @@ def test_at_most_as_many_tasks_run_as_there_are_resources_for(gate, journal):
     klieg.get(refs)
 
 
+@pytest.mark.not_on_ray("an autoscaler may still bring the resource: Ray waits for it, and says so in its log")
 @pytest.mark.parametrize(
     "options",
     [{"num_cpus": 5}, {"num_gpus": 3}, {"memory": 1 << 60}, {"resources": {"silver": 1}}, {"accelerator_type": "H9"}],
@@ -148,6 +151,7 @@ def test_a_demand_that_can_never_be_met_is_an_error_that_says_so(options):
         klieg.get(Plain.options(**options).remote().gpus.remote())
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_a_kind_of_accelerator_can_be_declared_and_asked_for(engine):
     klieg.shutdown()
     klieg.init(engine=engine, num_cpus=1, resources={"accelerator_type:H9": 1})
@@ -179,6 +183,7 @@ def test_a_task_that_waits_lends_its_cpus_and_keeps_the_rest():
     assert "gold" not in klieg.get(outer.remote())
 
 
+@pytest.mark.not_on_ray("Ray decides which of several callers is served first")
 def test_callers_take_turns_though_one_has_more_to_do(gate, journal):
     """A driver with a long queue of tasks does not keep an actor's tasks from running."""
 
@@ -240,6 +245,7 @@ def test_numeric_libraries_take_as_many_threads_as_the_task_has_cpus(engine, mon
     assert klieg.get(threads.options(num_cpus=3).remote()) == "3"
 
 
+@pytest.mark.not_on_ray("Ray starts the processes")
 @pytest.mark.needs_process("an environment of its own")
 def test_a_number_of_threads_that_is_set_is_kept(engine, monkeypatch):
     klieg.shutdown()

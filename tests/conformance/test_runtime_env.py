@@ -65,6 +65,7 @@ def test_a_worker_is_used_again_for_the_same_environment():
     assert klieg.get(pid.remote()) == klieg.get(pid.remote())
 
 
+@pytest.mark.not_on_ray("Ray starts the processes")
 @needs_process
 def test_many_environments_leave_few_workers_behind():
     @klieg.remote
@@ -102,6 +103,7 @@ def test_what_is_called_from_an_environment_inherits_it():
     assert klieg.get(actor.child.remote("OUTER", "BOTH", runtime_env=inner)) == ["1", "inner"]
 
 
+@pytest.mark.not_on_ray("Ray starts the processes")
 @needs_process
 def test_a_variable_may_refer_to_what_was_there_before(monkeypatch, engine):
     klieg.shutdown()
@@ -119,10 +121,17 @@ def test_a_working_dir_is_where_the_task_runs_and_finds_modules(tmp_path):
     @klieg.remote(runtime_env={"working_dir": str(tmp_path)})
     def look():
         with open("data.txt") as file:
-            return os.getcwd(), importlib.import_module("module_of_the_folder").VALUE, file.read()
+            return importlib.import_module("module_of_the_folder").VALUE, file.read()
 
-    assert klieg.get(look.remote()) == (str(tmp_path), 42, "here")
+    assert klieg.get(look.remote()) == (42, "here")
     assert os.getcwd() != str(tmp_path)
+
+
+@pytest.mark.not_on_ray("files travel to the node when they are first asked for")
+@needs_process
+def test_a_working_dir_is_the_folder_itself(tmp_path):
+    where = klieg.remote(os.getcwd).options(runtime_env={"working_dir": str(tmp_path)})
+    assert klieg.get(where.remote()) == str(tmp_path)
 
 
 @needs_process
@@ -154,6 +163,9 @@ def test_a_wheel_can_be_imported(tmp_path):
 
     with zipfile.ZipFile(tmp_path / "in_a_wheel-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("in_a_wheel/__init__.py", "VALUE = 44")
+        wheel.writestr("in_a_wheel-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: in-a-wheel\nVersion: 1\n")
+        wheel.writestr("in_a_wheel-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("in_a_wheel-1.dist-info/RECORD", "in_a_wheel/__init__.py,,\n")
     load = klieg.remote(lambda: importlib.import_module("in_a_wheel").VALUE)
     environment = {"py_modules": [str(tmp_path / "in_a_wheel-1-py3-none-any.whl")]}
     assert klieg.get(load.options(runtime_env=environment).remote()) == 44
@@ -184,6 +196,7 @@ def test_a_restarted_actor_has_its_environment_again():
     assert klieg.get(actor.variables.remote("MINE")) == ["1"]
 
 
+@pytest.mark.not_on_ray("files travel to the node when they are first asked for")
 @needs_process
 def test_a_folder_that_is_gone_when_the_worker_starts_is_named(tmp_path, gate, journal):
     @klieg.remote(num_cpus=4)
@@ -203,6 +216,7 @@ def test_a_folder_that_is_gone_when_the_worker_starts_is_named(tmp_path, gate, j
     klieg.get(holding)
 
 
+@pytest.mark.not_on_ray("a cluster gives what only a cluster gives")
 @pytest.mark.parametrize(
     "environment",
     [{"pip": ["requests"]}, {"conda": "base"}, {"container": {"image": "x"}}, {"working_dir": "s3://bucket/code.zip"}],

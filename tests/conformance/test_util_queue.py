@@ -274,6 +274,7 @@ def test_a_cancelled_task_that_waits_to_get_takes_no_item():
     assert queue.get(timeout=10) == 1
 
 
+@pytest.mark.not_on_ray("Ray tells no actor that one of its callers has died")
 @pytest.mark.needs_process("the consumer is killed")
 def test_a_consumer_that_dies_while_it_waits_takes_no_item(journal):
     @klieg.remote

@@ -304,6 +304,13 @@ class Host:
         except BaseException:
             logger.exception("The shutdown hook of %s failed.", self.name)
 
+    async def say_farewell_here(self, grace: float) -> None:
+        """The same on a loop that runs already."""
+        try:
+            await _await_hook(self.instance, grace)
+        except BaseException:
+            logger.exception("The shutdown hook of %s failed.", self.name)
+
     def give_back(self) -> list[Call]:
         """Take out the calls that have not started, for the engine to run elsewhere; tasks only."""
         with self._lock:

@@ -61,7 +61,7 @@ from klieg.exceptions import (
     TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
-from klieg.ids import ActorID, id_maker, new_process_number
+from klieg.ids import NODE_ID, ActorID, id_maker, new_process_number
 from klieg.machine import gpu_names
 from klieg.outcome import UNREAD, Error, Value
 from klieg.placement import Placement
@@ -460,6 +460,7 @@ class InlineEngine:
         self.settings = settings
         self.process = new_process_number()
         self.namespace = namespace
+        self.node = NODE_ID
         self.lock = threading.RLock()
         _refuse_environment(settings.runtime_env)
         gpus = gpu_names(resources.get("GPU", 0))
@@ -635,6 +636,9 @@ class InlineEngine:
     def named_actors(self) -> list[tuple[str, str]]:
         with self.lock:
             return list(self._names)
+
+    def nodes(self) -> None:
+        """This machine alone."""
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         return self._scheduler.total(), self._scheduler.free()

@@ -27,15 +27,22 @@ def resolve(outer: RuntimeEnv, inner: Mapping[str, Any]) -> RuntimeEnv:
             "before, or run on a Ray cluster with `init(engine='ray', address=...)`."
         )
     if "working_dir" in merged:
-        merged["working_dir"] = _existing(merged["working_dir"], "working_dir")
-        if not os.path.isdir(merged["working_dir"]):
-            raise ValueError(f"runtime_env['working_dir'] is no folder: {merged['working_dir']}")
+        merged["working_dir"] = existing_folder(merged["working_dir"])
     if "py_modules" in merged:
-        merged["py_modules"] = [_existing(path, "py_modules") for path in merged["py_modules"]]
+        merged["py_modules"] = [existing(path, "py_modules") for path in merged["py_modules"]]
     return merged
 
 
-def _existing(path: str, key: str) -> str:
+def existing_folder(path: str) -> str:
+    """The absolute path of a working directory. ValueError if there is none, RuntimeEnvSetupError for a URI."""
+    found = existing(path, "working_dir")
+    if not os.path.isdir(found):
+        raise ValueError(f"runtime_env['working_dir'] is no folder: {found}")
+    return found
+
+
+def existing(path: str, key: str) -> str:
+    """The absolute path of a part of the environment. ValueError if there is none, RuntimeEnvSetupError for a URI."""
     if "://" in path:
         raise RuntimeEnvSetupError(
             f"runtime_env[{key!r}] names {path}, which this engine does not download: give a path of this machine, or "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from klieg import ids, session
+from klieg import session
 from klieg.util.placement_group import (  # at once: the function bears the name of its module
     PlacementGroup,
     get_current_placement_group,
@@ -62,7 +62,7 @@ def get_node_ip_address() -> str:
 
 def get_node_instance_id() -> str:
     """The id of this machine, as `nodes()` tells it."""
-    return ids.NODE_ID.hex()
+    return session.running_engine().node.hex()
 
 
 __all__ = [

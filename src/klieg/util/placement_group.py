@@ -143,12 +143,14 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
 
 
 def _row(facts: Mapping[str, Any]) -> dict[str, Any]:
-    placed = facts["state"] == "CREATED"
+    nodes = facts.get("nodes") or [engine.current().node.hex() if facts["state"] == "CREATED" else ""] * len(
+        facts["bundles"]
+    )
     return {
         "placement_group_id": ids.PlacementGroupID.from_int(facts["group"]).hex(),
         "name": facts["name"],
         "bundles": dict(enumerate(facts["bundles"])),
-        "bundles_to_node_id": dict.fromkeys(range(len(facts["bundles"])), ids.NODE_ID.hex() if placed else ""),
+        "bundles_to_node_id": dict(enumerate(nodes)),
         "strategy": facts["strategy"],
         "state": facts["state"],
         "stats": {"scheduling_state": "INFEASIBLE" if facts["impossible"] else _SCHEDULING[facts["state"]]},

@@ -68,7 +68,7 @@ from klieg.exceptions import (
     RuntimeShutdownError,
     SystemError_,
 )
-from klieg.ids import COUNTER_MASK, id_maker, new_process_number, process_of
+from klieg.ids import COUNTER_MASK, NODE_ID, id_maker, new_process_number, process_of
 from klieg.outcome import UNREAD, Error, Outcome, Serialized, Value
 from klieg.placement import Placement
 from klieg.runtime_env import RuntimeEnv
@@ -117,6 +117,7 @@ class LocalEngine:
     ) -> None:
         self.process = process
         self.namespace = namespace
+        self.node = NODE_ID
         self.reactor = reactor
         self.pid = os.getpid()
         self.runner: Runner | None = None
@@ -408,6 +409,9 @@ class LocalEngine:
         self._check_usable()
         groups: list[dict[str, Any]] = self._ask("group", want="table")["groups"]
         return groups
+
+    def nodes(self) -> None:
+        """This machine alone."""
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         self._check_usable()

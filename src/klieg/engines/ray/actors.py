@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 class RayToken(ActorToken):
     """An actor, by the Ray handle that reaches it. Ray counts the handles of all processes, and ends it after them."""
 
-    __slots__ = ("handle",)
+    __slots__ = ("handle", "has_hook")
 
     def __init__(self, number: int, channel: ActorChannel, handle: Any, counted: bool) -> None:
         super().__init__(number, channel, None)
         self.counted = counted
         self.handle = handle
+        self.has_hook = False
+        """True if this process has made the actor, and its class wants to be told before the actor leaves."""
 
 
 class ActorChannel(Channel):
@@ -116,7 +118,7 @@ class ActorChannel(Channel):
         with self._lock:
             self._connecting = False
             if self.death is None:
-                self.link = Link(self, number)
+                self.link = Link(self, number, answer)
                 self._drain()
 
     def _refused(self, handle: Any, error: Exception, lost: list[OutgoingCall]) -> None:
@@ -209,10 +211,15 @@ ASK_AGAIN = 0.05
 class Link:
     """The calls of this process to one incarnation of an actor."""
 
-    def __init__(self, channel: ActorChannel, number: int) -> None:
+    def __init__(self, channel: ActorChannel, number: int, method: str) -> None:
+        """
+        Args:
+            method: of the Ray actor, for the exchanges.
+        """
         self.channel = channel
         self.engine = channel.engine
         self.number = number
+        self._method = method
         self._pending: dict[int, OutgoingCall] = {}
         """Every call that was posted and has no outcome yet."""
         self._outbox: list[OutgoingCall] = []
@@ -255,7 +262,7 @@ class Link:
         specs: list[SpecRecord] = []
         calls = [self._record(call, specs) for call in outbox]
         is_plain = all(type(record[2]) is bytes and record[3] is None for record in calls)
-        ref = handle.exchange.remote(close((self.number, self._sent, specs, calls), is_plain))
+        ref = getattr(handle, self._method).remote(close((self.number, self._sent, specs, calls), is_plain))
         self._sent += 1
         self._under_way += 1
         self.engine.expect(ref, lambda answer: self._came_home(handle, answer))

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from klieg import session as process_session
+from klieg.runtime_env import RuntimeEnv
 from klieg.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,10 +60,15 @@ def join_cluster(resources: Mapping[str, float], namespace: str, settings: Setti
     from klieg.engines.ray.messages import Session
     from klieg.engines.ray.worker import host_actor
 
-    session = Session(uuid.uuid4().hex, namespace, settings, tuple(os.path.abspath(path) for path in sys.path))
+    ships = joined and address != "local"
+    paths = tuple(os.path.abspath(path) for path in sys.path)
+    session = Session(uuid.uuid4().hex, namespace, settings, paths, len(_packages()) if ships else 0)
+    process_session.environment = RuntimeEnv(**settings.runtime_env)
     engine = RayEngine(session, host_actor)
     if joined:
         engine.on_shutdown = ray.shutdown
+    else:
+        engine.environment = settings.runtime_env
     return engine
 
 
@@ -109,11 +116,15 @@ def _with_klieg(runtime_env: Mapping[str, Any] | None, ship: bool) -> dict[str, 
     """The runtime environment of all workers: the user's, and klieg with what it needs, so that no node needs it."""
     environment = dict(runtime_env or {})
     if ship:
-        import cloudpickle
-
-        import klieg
-
-        packages = [str(Path(module.__file__ or "").parent) for module in (klieg, cloudpickle)]
         environment["env_vars"] = {NO_UVLOOP: "0", **environment.get("env_vars", {})}
-        environment["py_modules"] = [*packages, *environment.get("py_modules", ())]
+        environment["py_modules"] = [*_packages(), *environment.get("py_modules", ())]
     return environment
+
+
+def _packages() -> list[str]:
+    """What a node needs and need not have."""
+    import cloudpickle
+
+    import klieg
+
+    return [str(Path(module.__file__ or "").parent) for module in (klieg, cloudpickle)]

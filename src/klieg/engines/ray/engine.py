@@ -21,7 +21,7 @@ from typing import Any, Final
 import ray
 
 from klieg.concurrency.call import CURRENT, Call
-from klieg.concurrency.host import Host, mode_of
+from klieg.concurrency.host import Host, has_hook, mode_of
 from klieg.concurrency.snapshot import RUNNERS, snapshot_of
 from klieg.concurrency.stacks import thread_stacks
 from klieg.engines import failures, serialization
@@ -32,27 +32,29 @@ from klieg.engines.functions import Exports, export
 from klieg.engines.inventory import inventory
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
 from klieg.engines.outgoing import outgoing
+from klieg.engines.placement_groups import REMOVED, ready_outcome
 from klieg.engines.ray import parcels
 from klieg.engines.ray.actors import ActorChannel, Link, RayToken, WorkerChannel
 from klieg.engines.ray.arrivals import Arrivals, Arrived
 from klieg.engines.ray.borrowing import BorrowedFuture, promise_by_actor
-from klieg.engines.ray.messages import CANCELLED, EXPIRED, ActorFacts, Record, Session
+from klieg.engines.ray.messages import CANCELLED, EXPIRED, HOOK_GRACE, ActorFacts, Record, Session
 from klieg.engines.ray.noticeboard import Noticeboard
-from klieg.engines.ray.placing import Groups, options_of
+from klieg.engines.ray.placing import Groups, actor_options_of, options_of
 from klieg.engines.ray.tasks import TaskChannel, TaskRun, Workers, make_record, open_record
-from klieg.engines.ray.trouble import task_trouble, text_of
+from klieg.engines.ray.trouble import actor_trouble, task_trouble, text_of
 from klieg.engines.serialization import Named
 from klieg.engines.unread import report_unread
 from klieg.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
     ActorHandleNotFoundError,
+    ActorPlacementGroupRemoved,
     DeadlineExceededError,
     ObjectLostError,
     RuntimeShutdownError,
     SystemError_,
 )
-from klieg.ids import COUNTER_MASK, id_maker, new_process_number
+from klieg.ids import COUNTER_MASK, NodeID, id_maker, new_process_number
 from klieg.outcome import UNREAD, Error, Serialized, Value
 from klieg.task import STREAMS, ActorSpec, ClassInfo, TaskSpec
 
@@ -83,6 +85,7 @@ class RayEngine:
         self._host_actor = host_actor
         self.process = new_process_number()
         self.namespace = session.namespace
+        self.node = NodeID.from_hex(ray.get_runtime_context().get_node_id())
         self.exports = Exports()
         self.callbacks = Callbacks()
         self.next_number = id_maker(self.process)
@@ -90,6 +93,9 @@ class RayEngine:
         """Makes a Ray ref that will hold the record of a future; how depends on what this process is."""
         self.host: Host | None = None
         """In an actor: what hosts it."""
+        self.environment: Mapping[str, Any] = {}
+        """The runtime environment to add to what is called from here; Ray itself knows that of its job, and those of
+        workers."""
         self.on_shutdown: Callable[[], None] = _nothing
         """Leaves the cluster, if this process has joined it for klieg's sake."""
         self._in_task = in_task
@@ -101,6 +107,7 @@ class RayEngine:
         self._borrowed: weakref.WeakValueDictionary[int, BorrowedFuture] = weakref.WeakValueDictionary()
         self._promised: weakref.WeakKeyDictionary[ObjectFuture, Any] = weakref.WeakKeyDictionary()
         self._pinned: dict[int, Named] = {}
+        self._wait_for_groups: dict[int, weakref.WeakSet[ObjectFuture]] = {}
         self._noticeboard = Noticeboard()
         self.groups = Groups(self._noticeboard)
         self._held_back: deque[Link] = deque()
@@ -150,9 +157,11 @@ class RayEngine:
             cls=export(spec.cls, f"the actor class {info.name}").data,
             placement=dataclasses.replace(options.placement, said={}),
         )
-        namespace = options.namespace or self.namespace
+        place, namespace = options.placement.place, options.namespace or self.namespace
+        if place is not None and self.groups.is_removed(place[0]):
+            raise ActorPlacementGroupRemoved(f"The actor {info.name} cannot run: {REMOVED}")
         remote_class = self._host_actor().options(
-            **options_of(options.placement, self.groups),
+            **actor_options_of(options.placement, self.groups, self.environment),
             name=options.name,
             namespace=namespace,
             lifetime=options.lifetime,
@@ -168,7 +177,9 @@ class RayEngine:
             self._noticeboard.leave(handle._actor_id.hex(), (facts.number, facts.info))
         channel = ActorChannel(self, facts.number, info.name, mode == "plain")
         channel.max_pending, channel.on_full = options.max_pending_calls, options.on_full
-        return self._new_token(facts.number, channel, handle, dies_with_us=options.lifetime != "detached")
+        token = self._new_token(facts.number, channel, handle, dies_with_us=options.lifetime != "detached")
+        token.has_hook = has_hook(spec.cls)
+        return token
 
     def _claim_name(self, name: str | None, namespace: str, create: Callable[[], Any]) -> Any:
         """What `create` returns. Ray frees the name of a dead actor a moment after callers have learnt of the death,
@@ -199,7 +210,7 @@ class RayEngine:
             cls=None,
             placement=dataclasses.replace(function.placement, said={}),
         )
-        options = {"num_cpus": 1, **options_of(function.placement, self.groups)}
+        options = {"num_cpus": 1, **options_of(function.placement, self.groups, self.environment)}
         remote_class = self._host_actor().options(**options, max_restarts=-1)
         handle = remote_class.remote(self.session, facts, b"", [])
         channel = WorkerChannel(self, facts.number, function.name, strict=False)
@@ -293,6 +304,11 @@ class RayEngine:
         found = ray.util.list_named_actors(all_namespaces=True)
         return [(each["namespace"], each["name"]) for each in found]
 
+    def nodes(self) -> list[dict[str, Any]]:
+        self._check_open()
+        described: list[dict[str, Any]] = ray.nodes()
+        return described
+
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         self._check_open()
         return ray.cluster_resources(), ray.available_resources()
@@ -305,9 +321,7 @@ class RayEngine:
         return {"limit": 0, "used": 0, "processes": []}
 
     def stats(self, actor: ActorToken) -> dict[str, dict[str, int]]:
-        self._channel_of(actor)
-        assert isinstance(actor, RayToken)
-        stats: dict[str, dict[str, int]] = self._ask(actor.handle.stats.remote())
+        stats: dict[str, dict[str, int]] = self._ask_actor(actor, "stats")
         return stats
 
     def snapshot(self, timeout: float) -> list[dict[str, Any]]:
@@ -341,25 +355,36 @@ class RayEngine:
             yield from ((call, channel.target, "") for call in channel.under_way())
 
     def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
-        self._channel_of(actor)
-        assert isinstance(actor, RayToken)
-        error = self._ask(actor.handle.resize.remote(dict(limits)))
-        if error is not None:
-            raise error
+        answer = self._ask_actor(actor, "resize", dict(limits))
+        if isinstance(answer, ValueError):
+            raise answer
+        self._noticeboard.leave(f"limits {actor.id:x}", answer)  # for its next incarnation
+
+    def limits_of(self, actor: int) -> dict[str, int]:
+        """What the actor of that number was resized to, if it was."""
+        limits: dict[str, int] = self._noticeboard.find(f"limits {actor:x}") or {}
+        return limits
 
     def create_placement_group(self, group: int, facts: Mapping[str, Any]) -> str:
         self._check_open()
-        if facts["name"] and any(each["name"] == facts["name"] for each in self.placement_groups()):
-            raise SystemError_(f"There is a placement group of the name {facts['name']!r} already.")
+        name, taken = facts["name"], {each["name"] for each in self.groups.facts() if each["state"] != "REMOVED"}
+        if name and name in taken:
+            raise SystemError_(f"There is a placement group of the name {name!r} already.")
         self.groups.create(group, facts)
         return ""  # Ray keeps what fits nowhere: an autoscaler may still bring a machine
 
     def placement_group_ready(self, group: int, value: Any) -> ObjectFuture:
         self._check_open()
         future = ObjectFuture(self.next_number())
+        if self.groups.is_removed(group):
+            future.resolve(ready_outcome(GROUP_REMOVED, b""))
+            return future
         payload = parcels.dumps(value)
+        self._wait_for_groups.setdefault(group, weakref.WeakSet()).add(future)
 
         def placed(answer: Any) -> None:
+            if future.outcome is not None:
+                return  # the group was removed meanwhile
             if isinstance(answer, Exception):
                 future.resolve(Error(failures.dumps(task_trouble(answer, "placement_group"), "placement_group")))
             else:
@@ -369,12 +394,17 @@ class RayEngine:
         return future
 
     def remove_placement_group(self, group: int) -> None:
+        """What waits for the group, or runs in it as a task of this process, ends here: Ray lets some of it wait."""
         self._check_open()
-        ray.util.remove_placement_group(self.groups.find(group))
+        self.groups.remove(group)
+        for future in self._wait_for_groups.pop(group, ()):
+            if future.outcome is None:
+                future.resolve(ready_outcome(GROUP_REMOVED, b""))
+        self._tasks.fail_in(group)
 
     def placement_groups(self) -> list[dict[str, Any]]:
         self._check_open()
-        return [each for each in self.groups.facts() if each["state"] != "REMOVED"]
+        return self.groups.facts()
 
     def table(self, of: str) -> list[dict[str, Any]]:
         raise SystemError_(f"Ray knows its {of} itself: ask `ray.util.state`, or the command `ray list`.")
@@ -389,12 +419,24 @@ class RayEngine:
         """The value of a Ray ref, waited for in Ray."""
         return ray.get(ref)
 
+    def _ask_actor(self, actor: ActorToken, method: str, *args: Any) -> Any:
+        """What the actor says, beside its queue; raises how it is gone."""
+        channel = self._channel_of(actor)
+        assert isinstance(actor, RayToken)
+        if channel.death is not None:
+            raise channel.death
+        try:
+            return self._ask(getattr(actor.handle, method).remote(*args))
+        except ray.exceptions.RayActorError as error:
+            raise actor_trouble(error, channel.hex(), channel.name) from None
+
     def shutdown(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         report_unread()
+        self._end_gently()
         for token in list(self._created):
             token.channel.die(RuntimeShutdownError())
             _kill_quietly(token.handle)
@@ -406,8 +448,15 @@ class RayEngine:
         self._arrivals.close()
         self.promise = None
         if ray.is_initialized():
+            self.groups.remove_own()
             self._noticeboard.clear()
         self.on_shutdown()
+
+    def _end_gently(self) -> None:
+        """Have the actors that want to be told leave by themselves, in the time of their hooks and a second."""
+        told = [token.handle.end.remote() for token in list(self._created) if token.has_hook]
+        if told and ray.is_initialized():
+            ray.wait(told, num_returns=len(told), timeout=HOOK_GRACE + 1.0, fetch_local=False)
 
     # What the channels need
 
@@ -561,6 +610,8 @@ class RayEngine:
 ACTOR: Final = 0
 DONE: Final = 1
 PENDING: Final = 2
+
+GROUP_REMOVED: Final = {"removed": True}
 
 
 def payload_in(engine: RayEngine, record: Record) -> Serialized:

@@ -38,6 +38,8 @@ class Session:
     settings: Settings
     paths: tuple[str, ...]
     """The driver's import path; what does not exist on a node is left out there."""
+    shipped: int
+    """Modules that klieg has added to the runtime environment of the job, in front of the user's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ def open_(message: Message) -> tuple[Any, ...]:
     opened: tuple[Any, ...] = pickle.loads(message) if isinstance(message, bytes) else message
     return opened
 
+
+HOOK_GRACE: Final = 4.0
+"""Seconds that the shutdown hook of an actor may take."""
 
 CANCELLED: Final = 0
 EXPIRED: Final = 1

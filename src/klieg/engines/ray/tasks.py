@@ -18,12 +18,13 @@ import ray
 from klieg.engines import failures
 from klieg.engines.calls import Channel, OutgoingCall
 from klieg.engines.functions import Exported
+from klieg.engines.placement_groups import REMOVED
 from klieg.engines.ray import parcels
 from klieg.engines.ray.actors import RayToken, portable
 from klieg.engines.ray.messages import ERROR, VALUE, Record, Session
 from klieg.engines.ray.placing import options_of
 from klieg.engines.ray.trouble import task_trouble
-from klieg.exceptions import RuntimeShutdownError
+from klieg.exceptions import RuntimeShutdownError, TaskPlacementGroupRemoved
 from klieg.ids import COUNTER_MASK
 from klieg.outcome import Error, Serialized, Value
 from klieg.placement import Placement
@@ -63,6 +64,10 @@ class TaskChannel(Channel):
         return list(self._under_way.values())
 
     def send(self, call: OutgoingCall) -> None:
+        function = call.spec.function
+        if function is not None and self.engine.groups.was_removed(function.placement):
+            call.fail(_group_removed(call))
+            return
         describe = self.engine.describe
         values = [(place, parcels.wrap(value, describe)) for place, value in call.values() or ()]
         records, contents = self._remote_function(call.spec).remote(
@@ -82,7 +87,7 @@ class TaskChannel(Channel):
         if configured is None:
             function = spec.function
             assert function is not None
-            options = options_of(function.placement, self.engine.groups)
+            options = options_of(function.placement, self.engine.groups, self.engine.environment)
             configured = self._made(function).options(
                 **options, name=spec.name, num_returns=2, max_retries=spec.max_retries
             )
@@ -124,12 +129,24 @@ class TaskChannel(Channel):
         else:
             call.resolve(failure)
 
+    def fail_in(self, group: int) -> None:
+        """The placement group was removed: its tasks fail, whether they run or wait."""
+        for call in self.under_way():
+            place = call.spec.function.placement.place if call.spec.function is not None else None
+            if place is not None and place[0] == group and self._under_way.pop(call.id, None) is not None:
+                ray.cancel(call.peer.records, force=True)
+                call.fail(_group_removed(call))
+
     def fail_all(self) -> None:
         for number in list(self._under_way):
             call = self._under_way.pop(number, None)
             if call is not None:
                 call.fail(RuntimeShutdownError())
         self.fail_held(RuntimeShutdownError)
+
+
+def _group_removed(call: OutgoingCall) -> TaskPlacementGroupRemoved:
+    return TaskPlacementGroupRemoved(f"The task {call.spec.name} cannot run: {REMOVED}")
 
 
 def _ignore(value: Any) -> None:

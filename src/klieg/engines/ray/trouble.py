@@ -9,6 +9,7 @@ from ray import exceptions as theirs
 
 from klieg.exceptions import (
     ActorDiedError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
     KliegError,
     ObjectLostError,
@@ -17,6 +18,7 @@ from klieg.exceptions import (
     RuntimeEnvSetupError,
     SystemError_,
     TaskCancelledError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
     WorkerCrashedError,
 )
@@ -79,6 +81,8 @@ _OURS: dict[type[Exception], type[KliegError]] = {
     theirs.OutOfMemoryError: OutOfMemoryError,
     theirs.RuntimeEnvSetupError: RuntimeEnvSetupError,
     theirs.TaskUnschedulableError: TaskUnschedulableError,
+    theirs.TaskPlacementGroupRemoved: TaskPlacementGroupRemoved,
+    theirs.ActorPlacementGroupRemoved: ActorPlacementGroupRemoved,
     theirs.OwnerDiedError: OwnerDiedError,
     theirs.ObjectLostError: ObjectLostError,
 }

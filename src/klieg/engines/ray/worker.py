@@ -31,7 +31,7 @@ from klieg import session as process_session
 from klieg.concurrency.call import Call
 from klieg.concurrency.executors import run_sync
 from klieg.concurrency.generators import Stream
-from klieg.concurrency.host import Host, limits_of
+from klieg.concurrency.host import Host, has_hook, limits_of
 from klieg.concurrency.watchdog import Watchdog
 from klieg.engines import failures, serialization
 from klieg.engines.calls import cancelled_error, expired_error
@@ -41,10 +41,12 @@ from klieg.engines.objects import ObjectFuture
 from klieg.engines.ray import parcels
 from klieg.engines.ray.actors import RayToken
 from klieg.engines.ray.engine import RayEngine, payload_in
+from klieg.engines.ray.environments import of_this_process
 from klieg.engines.ray.interrupts import Interrupts
 from klieg.engines.ray.messages import (
     ERROR,
     EXPIRED,
+    HOOK_GRACE,
     ITEM,
     LARGE,
     SPECS_KEPT,
@@ -70,6 +72,11 @@ logger = logging.getLogger("klieg")
 EXCHANGES: Final = 100_000
 """Ray calls that an actor may have open: one for each caller that waits, and a few that just bring calls."""
 
+NOTES_KEPT: Final = 1000
+"""What was said of calls that are not here is kept for so many of them; a guess."""
+
+RUNTIME_ENDED: Final = "The actor is dead because its runtime was shut down."
+
 EXIT_GRACE: Final = 1.0
 """Seconds that callers get to fetch the last outcomes of an actor that exits, and leftover tasks to clean up."""
 
@@ -85,6 +92,7 @@ def join(session: Session, in_task: bool) -> RayEngine:
     engine = RayEngine(session, host_actor, in_task)
     engines.use(engine)
     process_session.settings = session.settings
+    process_session.environment = of_this_process(session.shipped)
     propagation.use(session.settings.propagate, session.settings.traces)
     return engine
 
@@ -158,12 +166,16 @@ class Delivery(Call):
 
     def open_stream(self) -> Stream:
         self.stream = Stream(self._emit, self.spec.backpressure)
+        self.take_grant(self.stream)
+        return self.stream
+
+    def take_grant(self, stream: Stream) -> None:
+        """Tell the stream what its consumer has said. Whoever of grant and stream comes second sees the other."""
         taken = self.home.grants.pop((self.caller, self.id), 0)
         if taken < 0:
-            self.stream.close()
+            stream.close()
         else:
-            self.stream.grant(taken)
-        return self.stream
+            stream.grant(taken)
 
     def _emit(self, index: int, item: Any) -> None:
         try:
@@ -205,7 +217,8 @@ class Line:
         self.caller = caller
         self.specs: dict[int, KnownSpec] = {}
         self.unfinished = 0
-        self._loop = loop
+        self.loop = loop
+        """What the exchanges are taken on."""
         self._loop_thread = threading.get_ident()
         self._next = 0
         self._early: dict[int, asyncio.Future[None]] = {}
@@ -221,7 +234,7 @@ class Line:
     async def turn(self, number: int) -> None:
         """Wait until every earlier exchange has delivered its calls: Ray may start them in another order."""
         if number != self._next:
-            self._early[number] = self._loop.create_future()
+            self._early[number] = self.loop.create_future()
             await self._early[number]
             del self._early[number]
 
@@ -245,7 +258,7 @@ class Line:
         if threading.get_ident() == self._loop_thread:
             self._wake()
         else:
-            self._loop.call_soon_threadsafe(self._wake)
+            self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         self._woken = False
@@ -256,7 +269,7 @@ class Line:
     async def fetch(self) -> Message:
         """What is ready; waits for it if no other exchange of this caller does."""
         if not self._records and self._waiter is None and self.unfinished and not self.closing:
-            self._waiter = self._loop.create_future()
+            self._waiter = self.loop.create_future()
             if not self._records:  # one may have come from another thread before it could see the waiter
                 await self._waiter
             self._waiter = None
@@ -274,11 +287,12 @@ class Line:
         self.closing = True
         self._wake()
         if self._records and patience > 0:
-            self._empty = self._loop.create_future()
+            self._empty = self.loop.create_future()
             await asyncio.wait([self._empty], timeout=patience)
 
 
 M = TypeVar("M", bound=Callable[..., Any])
+N = TypeVar("N")
 
 
 def _control(method: M) -> M:
@@ -298,12 +312,16 @@ class HostActor:
         self.facts = facts
         self.grants: dict[tuple[int, int], int] = {}
         """What consumers of generators have said before the generator ran."""
+        self._cancels: dict[tuple[int, int], tuple[int, bool]] = {}
+        """Calls that are to end and have not arrived: a cancel travels beside the exchanges and may overtake them."""
         self._loop = asyncio.get_running_loop()
         self._lines: dict[int, Line] = {}
         self._large: dict[int, Serialized] = {}
         self._promised: dict[int, ObjectFuture] = {}
         self._exchanging: set[asyncio.Task[Any]] = set()
         self._leaving = False
+        self._farewell_wanted = False
+        self._said_farewell = threading.Event()
         self._constructed = facts.cls is None
         self._me = _own_handle()
         self.host = self._make_host()
@@ -326,7 +344,7 @@ class HostActor:
         host = Host(
             info.name,
             facts.mode,  # type: ignore[arg-type]  # from the description
-            limits_of(info.is_async, facts.max_concurrency, info.groups),
+            limits_of(info.is_async, facts.max_concurrency, info.groups) | self._resized(),
             wait=bell.acquire,
             look=_nothing,
             wake=bell.release,
@@ -352,12 +370,32 @@ class HostActor:
         self._lend_thread(host)
         return host
 
+    def _resized(self) -> dict[str, int]:
+        """The limits that an earlier incarnation of this actor was given while it lived."""
+        return self.engine.limits_of(self.facts.number) if _was_restarted() else {}
+
     def _lend_thread(self, host: Host) -> None:
         """Start what runs the constructor, and the calls of all but a threaded actor."""
         if host.loop is not None:
             host.loop.adopt_thread()
         else:
-            _start_thread(host.main.run, "klieg main")
+            _start_thread(functools.partial(self._run_main, host), "klieg main")
+
+    def _run_main(self, host: Host) -> None:
+        """The thread of an actor that is not async: its constructor, its calls and its farewell."""
+        host.main.run()
+        self._say_farewell()
+
+    def _say_farewell(self) -> None:
+        """Run the actor's shutdown hook on its thread; on an async actor's loop it is awaited by a task."""
+        if self._farewell_wanted:
+            self.host.say_farewell(HOOK_GRACE)
+        self._said_farewell.set()
+
+    async def _say_farewell_here(self) -> None:
+        if self._farewell_wanted:
+            await self.host.say_farewell_here(HOOK_GRACE)
+        self._said_farewell.set()
 
     def _open_arguments(self, arguments: Any, places: list[Any], values: tuple[Any, ...]) -> Any:
         recognize = self.engine.recognize
@@ -368,6 +406,14 @@ class HostActor:
 
     async def exchange(self, message: Message) -> Message | None:
         """Take calls, give outcomes. None if this incarnation has never heard of the caller."""
+        return await self._exchange(message)
+
+    @_control
+    async def exchange_aside(self, message: Message) -> Message | None:
+        """The same, while the actor's own loop is held."""
+        return await self._exchange(message)
+
+    async def _exchange(self, message: Message) -> Message | None:
         line_number, number, specs, calls = open_(message)
         line = self._lines.get(line_number)
         if line is None:
@@ -385,6 +431,8 @@ class HostActor:
                     await payload.fetch()
                 line.unfinished += 1
                 self.host.deliver(call)
+                if self._cancels:
+                    self._cancel_arrived(call)
             line.next()
             return await line.fetch()
         finally:
@@ -415,12 +463,20 @@ class HostActor:
         return LARGE, key, [self.engine.describe(each) for each in named]
 
     @_control
-    async def hello(self, line_number: int, process: int) -> None:
-        """A caller introduces itself; it learns that this incarnation is alive."""
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._open_line(line_number, process), self._loop))
+    async def hello(self, line_number: int, process: int) -> str:
+        """A caller introduces itself; it learns that this incarnation is alive, and the method for its exchanges."""
+        if self.host.own_loops.groups:
+            self._open_line(line_number, Line(process, asyncio.get_running_loop()))
+            return "exchange_aside"
+        opening = asyncio.run_coroutine_threadsafe(self._open_line_here(line_number, process), self._loop)
+        await asyncio.wrap_future(opening)
+        return "exchange"
 
-    async def _open_line(self, number: int, process: int) -> None:
-        self._lines.setdefault(number, Line(process, self._loop))
+    async def _open_line_here(self, number: int, process: int) -> None:
+        self._open_line(number, Line(process, self._loop))
+
+    def _open_line(self, number: int, line: Line) -> None:
+        self._lines.setdefault(number, line)
 
     @_control
     async def take(self, key: int) -> list[parcels.Contents]:
@@ -429,25 +485,28 @@ class HostActor:
 
     @_control
     async def cancel(self, caller: int, number: int, why: int, recursive: bool) -> None:
+        _remember(self._cancels, (caller, number), (why, recursive))
         call = self.host.calls.get((caller, number))
-        if call is None:
+        if call is not None:
+            self._cancel_arrived(call)
+
+    def _cancel_arrived(self, call: Call) -> None:
+        """End the call if somebody has asked for that. Whoever of cancel and call comes second sees the other."""
+        asked = self._cancels.pop((call.caller, call.id), None)
+        if asked is None:
             return
+        why, recursive = asked
         error = expired_error(call.spec) if why == EXPIRED else cancelled_error(call.spec)
-        self.host.cancel(caller, number, error)
+        self.host.cancel(call.caller, call.id, error)
         if recursive:
             self.engine.cancel_children(call)
 
     @_control
     async def grant(self, caller: int, number: int, taken: int) -> None:
+        _remember(self.grants, (caller, number), taken)
         call = self.host.calls.get((caller, number))
-        if call is None:
-            return
-        if call.stream is None:
-            self.grants[caller, number] = taken
-        elif taken < 0:
-            call.stream.close()
-        else:
-            call.stream.grant(taken)
+        if isinstance(call, Delivery) and call.stream is not None:
+            call.take_grant(call.stream)
 
     @_control
     async def describe(self) -> tuple[int, bytes]:
@@ -462,13 +521,13 @@ class HostActor:
         return self.host.stats()
 
     @_control
-    async def resize(self, limits: Mapping[str, int]) -> ValueError | None:
-        """What is wrong with the limits, if anything is; nothing is changed then."""
+    async def resize(self, limits: Mapping[str, int]) -> dict[str, int] | ValueError:
+        """The limits of all groups now, or what is wrong with the new ones; nothing is changed then."""
         try:
             self.host.resize(limits)
         except ValueError as error:
             return error
-        return None
+        return {name: group["limit"] for name, group in self.host.stats().items()}
 
     # Promises of this process, which Ray can call
 
@@ -497,10 +556,11 @@ class HostActor:
             self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._leave()))
 
     async def _leave(self) -> None:
-        deadline = time.monotonic() + EXIT_GRACE
         await self._clean_up()
+        deadline = time.monotonic() + EXIT_GRACE
         for line in self._lines.values():
-            await line.close(deadline - time.monotonic())
+            closing = asyncio.run_coroutine_threadsafe(line.close(deadline - time.monotonic()), line.loop)
+            await asyncio.wrap_future(closing)
         self._me.leave.remote()
 
     async def _clean_up(self) -> None:
@@ -511,14 +571,33 @@ class HostActor:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=EXIT_GRACE)
-        self.host.instance = None
+        self._farewell_wanted = self._constructed and has_hook(type(self.host.instance))
         self.host.main.stop()
+        if self.host.loop is not None:
+            await self._say_farewell_here()
+        elif self._farewell_wanted:
+            await asyncio.to_thread(self._said_farewell.wait, HOOK_GRACE)
+        self.host.instance = None
         self.host.pool.stop()
         self.host.own_loops.stop()
 
     def __ray_shutdown__(self) -> None:
         """Ray ends the actor, for it has done what it was asked and nobody names it any more."""
+        if not self._leaving and self._constructed and has_hook(type(self.host.instance)):
+            self._leaving = self._farewell_wanted = True
+            self.host.main.stop()
+            if self.host.loop is not None and not self._loop.is_running():
+                self._loop.run_until_complete(self._say_farewell_here())
+            elif self.host.loop is not None:
+                asyncio.run_coroutine_threadsafe(self._say_farewell_here(), self._loop)
+            self._said_farewell.wait(HOOK_GRACE)
         self.host.instance = None
+
+    @_control
+    async def end(self) -> None:
+        """The runtime ends: leave, when what runs has ended. Answered by the death of the actor."""
+        self.host.end_soon(RUNTIME_ENDED)
+        await asyncio.Event().wait()
 
     @_control
     async def leave(self) -> None:
@@ -526,6 +605,13 @@ class HostActor:
 
     def __repr__(self) -> str:
         return f"{self.host.name}()" if hasattr(self, "host") else "klieg actor"
+
+
+def _remember(notes: dict[tuple[int, int], N], key: tuple[int, int], note: N) -> None:
+    """Keep a note for a call that may come, or may have ended long ago: the oldest notes go."""
+    notes[key] = note
+    if len(notes) > NOTES_KEPT:
+        notes.pop(next(iter(notes)), None)
 
 
 def gpus_of_this_process() -> list[str]:
