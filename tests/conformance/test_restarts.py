@@ -1,5 +1,6 @@
 """Restarts of actors, retries of calls and tasks. Most need processes that can die."""
 
+import asyncio
 import itertools
 import os
 import time
@@ -133,7 +134,6 @@ def test_without_restarts_retries_change_nothing(tmp_path):
         klieg.get(counter.die_at_first.remote(str(tmp_path / "x")), timeout=10)
 
 
-@dies
 def test_kill_does_not_restart():
     counter = Counter.options(max_restarts=-1).remote()
     klieg.get(counter.add.remote())
@@ -142,12 +142,110 @@ def test_kill_does_not_restart():
         klieg.get(counter.add.remote(), timeout=10)
 
 
-@dies
-def test_kill_restarts_when_asked_to():
-    counter = Counter.options(max_restarts=1).remote()
-    assert klieg.get([counter.add.remote(), counter.add.remote()]) == [1, 2]
+@pytest.mark.parametrize("limit", [1, 2], ids=["plain", "threaded"])
+def test_kill_restarts_when_asked_to(limit):
+    counter = Counter.options(max_restarts=1, max_concurrency=limit).remote()
+    assert klieg.get([counter.add.remote() for _ in range(2)]) == [1, 2]
     klieg.kill(counter, no_restart=False)
     assert get_when_available(counter.add.remote) == 1
+    assert klieg.get(counter.restarted.remote()) is True
+    klieg.kill(counter, no_restart=False)
+    with pytest.raises(ActorDiedError):
+        klieg.get(counter.add.remote(), timeout=10)
+
+
+@klieg.remote
+class Held:
+    """Notes each of its lives, and what runs in them."""
+
+    def __init__(self, journal, value=None):
+        self.journal, self.value = journal, value
+        journal.note("made")
+
+    def hold(self, gate):
+        self.journal.note("holds")
+        gate.wait()
+        return "held"
+
+    def note(self, number):
+        self.journal.note(number)
+        return number
+
+    def read(self):
+        return self.value
+
+    def make_child(self):
+        self.child = Counter.remote()
+        klieg.get(self.child.add.remote())
+        return self.child
+
+    def __ray_shutdown__(self):
+        self.journal.note("farewell")
+
+
+def test_what_runs_and_what_waits_is_unavailable_when_an_actor_is_killed_to_restart(gate, journal):
+    held = Held.options(max_restarts=1).remote(journal)
+    refs = [held.hold.remote(gate), *(held.note.remote(i) for i in range(3))]
+    assert journal.take(2) == ["made", "holds"]
+    klieg.kill(held, no_restart=False)
+    for ref in refs:
+        with pytest.raises(ActorUnavailableError):
+            klieg.get(ref, timeout=10)
+    assert get_when_available(lambda: held.note.remote("again")) == "again"
+    assert journal.take(2) == ["made", "again"]
+
+
+def test_calls_with_retries_are_made_again_in_order_after_a_kill(gate, journal):
+    held = Held.options(max_restarts=1, max_task_retries=1).remote(journal)
+    refs = [held.hold.remote(gate), *(held.note.remote(i) for i in range(3))]
+    assert journal.take(2) == ["made", "holds"]
+    klieg.kill(held, no_restart=False)
+    assert journal.take(2) == ["made", "holds"]
+    gate.open()
+    assert klieg.get(refs, timeout=10) == ["held", 0, 1, 2]
+    assert journal.take(3) == ["0", "1", "2"]
+
+
+def test_a_life_that_follows_a_kill_has_name_limits_and_constructor_refs(journal):
+    held = Held.options(name="held", max_restarts=1, max_concurrency=2).remote(journal, klieg.put([1, 2]))
+    held.resize(max_concurrency=5)
+    assert klieg.get(held.read.remote()) == [1, 2]
+    klieg.kill(held, no_restart=False)
+    assert get_when_available(klieg.get_actor("held").read.remote) == [1, 2]
+    assert held.stats()["default"]["limit"] == 5
+    assert journal.unread() == ["made"] * 2  # and no farewell: a kill runs no hooks
+
+
+def test_the_children_of_a_life_end_with_it(journal):
+    held = Held.options(max_restarts=1).remote(journal)
+    child = klieg.get(held.make_child.remote())
+    klieg.kill(held, no_restart=False)
+    gates.soon_raises(ActorDiedError, lambda: klieg.get(child.add.remote(), timeout=10))
+    assert get_when_available(held.read.remote) is None
+
+
+def test_an_async_actor_is_killed_to_restart_in_the_middle_of_its_calls(journal):
+    @klieg.remote(max_restarts=1)
+    class Async:
+        def __init__(self, journal):
+            self.journal, self.door = journal, asyncio.Event()
+
+        async def wait(self):
+            self.journal.note("waits")
+            await self.door.wait()
+
+        async def open(self):
+            self.door.set()
+            return True
+
+    actor = Async.remote(journal)
+    refs = [actor.wait.remote() for _ in range(3)]
+    journal.take(3)
+    klieg.kill(actor, no_restart=False)
+    for ref in refs:
+        with pytest.raises(ActorUnavailableError):
+            klieg.get(ref, timeout=10)
+    assert get_when_available(actor.open.remote) is True
 
 
 @dies

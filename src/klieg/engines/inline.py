@@ -51,6 +51,7 @@ from klieg.exceptions import (
     ActorDiedError,
     ActorHandleNotFoundError,
     ActorPlacementGroupRemoved,
+    ActorUnavailableError,
     ActorUnschedulableError,
     DeadlineExceededError,
     KliegError,
@@ -86,13 +87,14 @@ OUT_OF_SCOPE = "The actor is dead because all handles to it were dropped."
 class InlineCall(Call):
     """A call whose caller is in the same process."""
 
-    __slots__ = ("grant", "outgoing", "pending", "release")
+    __slots__ = ("_claims", "grant", "outgoing", "pending", "release")
 
     def __init__(self, outgoing: OutgoingCall, engine: InlineEngine, target: Callable[..., Any] | None = None) -> None:
         super().__init__(outgoing.id, engine.process, outgoing.spec, target)
         self.outgoing = outgoing
         self.deadline = outgoing.deadline
         self.pending = engine.pending
+        self._claims = [True]
         self.release: Callable[[], None] = _never
         """Gives back the resources that a task holds, or no longer waits for them."""
         self.grant: Grant | None = None
@@ -111,32 +113,37 @@ class InlineCall(Call):
         except BaseException as error:
             self.fail(error)
             return
-        if not self._claim():
+        if not self.claim():
             return
-        self._let_go()
+        self.let_go()
         if len(payloads) == 1:
             self.outgoing.resolve(Value(payloads[0]))
         else:
             self.outgoing.resolve_each(payloads)
 
     def fail(self, error: BaseException) -> None:
-        if not self._claim():
+        if not self.claim():
             return
         failure = failures.dumps(error, self.spec.name)
-        self._let_go()
+        self.let_go()
         if self.outgoing.takes_another_try(failure):
             self.outgoing.channel.send(self.outgoing)
         else:
             self.outgoing.resolve(Error(failure))
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Give back what the call holds, and forget how: that function refers to the call."""
         release, self.release = self.release, _never
         release()
 
-    def _claim(self) -> bool:
+    def claim(self) -> bool:
         """True once: a call is ended by its executor, by `kill` or by `shutdown`, whoever comes first."""
-        return self.pending.pop(self.id, None) is not None
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        self.pending.pop(self.id, None)
+        return True
 
     def open_stream(self) -> Stream:
         future = self.outgoing.futures[0]
@@ -167,49 +174,37 @@ class InlineActor(Channel):
 
     def __init__(self, engine: InlineEngine, number: int, spec: ActorSpec) -> None:
         options, info = spec.options, spec.info
-        mode = mode_of(info.is_async, options.max_concurrency, info.groups)
-        super().__init__(mode == "plain", options.max_pending_calls, options.on_full)
+        self.mode = mode_of(info.is_async, options.max_concurrency, info.groups)
+        super().__init__(self.mode == "plain", options.max_pending_calls, options.on_full)
         self.engine = engine
         self.id = number
         self.spec = spec
         call = CURRENT.get()
         self.parent = call.host if call is not None and options.lifetime != "detached" else None
         """The host of the actor that created this one, and that it ends with."""
-        self.killed = False
-        """True if it was ended by `kill`, which runs no hooks."""
+        self.limits = limits_of(info.is_async, options.max_concurrency, info.groups)
+        self.restarts_left = options.max_restarts
+        """-1: without end."""
         self.death: str | None = None
         self.init_failed = False
-        self._bell = threading.Semaphore(0)
-        self.host = Host(
-            info.name,
-            mode,
-            limits_of(info.is_async, options.max_concurrency, info.groups),
-            wait=self._bell.acquire,
-            look=_never,
-            wake=self._bell.release,
-            start_thread=engine.start_thread,
-            on_exit=self._on_exit,
-            loop=new_loop() if mode == "async" else None,
-            own_loops=info.own_loops,
-            new_loop=new_loop,
-        )
-        self._running_loop = self.host.loop
-        self.host.token = ActorToken(number, self, None)
-        self.host.info = info
-        self.host.actor_name = options.name or ""
-        self.host.placement = options.placement
         self.grant: Grant | None = None
-        """The resources that the actor holds."""
+        """The resources that the actor holds, from one life to the next."""
+        self._in_line = False
+        """True once it has asked for them."""
+        self._creation: OutgoingCall | None = None
+        """What its constructor was called with, as long as it may be called again."""
         self._constructor: InlineCall | None = None
         session.capturing = session.capturing or options.placement.captures
-        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds(), engine.ask_waits)
-        engine.start_thread(self._run_loop if self.host.loop else self._run_main, f"klieg {info.name}")
+        self.life = Life(self)
+        self.host = self.life.host
 
     def construct(self, call: OutgoingCall) -> None:
         """Run the constructor once its arguments are there; calls that come before wait in the mailbox."""
+        if self.restarts_left:
+            self._creation = call
         inline = InlineCall(call, self.engine)
-        self.engine.pending[call.id] = inline
         inline.host = self.host
+        self.engine.pending[call.id] = inline
         call.futures[0].add_callback(self._constructed)
         if call.when_ready(lambda _: self._begin(call, inline)):
             self._begin(call, inline)
@@ -219,20 +214,32 @@ class InlineActor(Channel):
         if error is not None:
             error.unread = False
             inline.fail(failures.loads(error.payload))
-        else:
+            return
+        with self.engine.lock:
+            if inline.host is not self.host:
+                return  # it was restarted before the arguments of this constructor were there
             self._constructor = inline
+            is_ready, asks, self._in_line = self.grant is not None, not self._in_line, True
+        if is_ready:
+            self._run_constructor(inline)
+        elif asks:
             self.engine.request(self.host.placement, self, caller=self.id)
 
     def start(self, grant: Grant) -> None:
         """The actor has its resources: its constructor may run, unless the actor is dead already."""
         with self.engine.lock:
             self.grant = grant
-            self.host.gpus = grant.gpus
             is_dead = self.death is not None
-        if is_dead or self._constructor is None:
+            constructor = self._constructor
+        if is_dead or constructor is None:
             self.engine.give_back(self)
         else:
-            self.host.construct(lambda: self.spec.cls, self._constructor)
+            self._run_constructor(constructor)
+
+    def _run_constructor(self, inline: InlineCall) -> None:
+        assert self.grant is not None
+        inline.host.gpus = self.grant.gpus
+        inline.host.construct(lambda: self.spec.cls, inline)
 
     def _constructed(self, future: ObjectFuture) -> None:
         if isinstance(future.outcome, Error):
@@ -242,13 +249,16 @@ class InlineActor(Channel):
             self.die(f"The actor {self.spec.info.name} died because its constructor failed:\n{error}")
 
     def send(self, call: OutgoingCall) -> None:
-        inline = InlineCall(call, self.engine, self.host.special(call.spec.method))
-        inline.host = self.host
+        host = self.host
+        inline = InlineCall(call, self.engine, host.special(call.spec.method))
+        inline.host = host
         self.engine.pending[call.id] = inline
         if self.death is not None:
             inline.fail(self.died())
-        else:
-            self.host.deliver(inline)
+        elif host is self.host:
+            host.deliver(inline)
+        else:  # it was restarted meanwhile
+            self._carry_over(inline, KILLED)
 
     def died(self) -> ActorDiedError:
         return ActorDiedError(self.death or "", f"{self.id:032x}", self.init_failed)
@@ -258,21 +268,99 @@ class InlineActor(Channel):
         if self.death is None:
             self.death = reason
             self.engine.forget(self)
-            for call in [c for c in list(self.engine.pending.values()) if c.host is self.host]:
+            for call in self._unfinished(self.host):
                 call.fail(self.died())
             self.host.exit(reason)
             self.fail_held(self.died)
-            self._stop_executors()
+            self.life.stop()
 
-    def _on_exit(self, reason: str) -> None:
-        """The host was told to leave and has nothing left to run."""
+    def restart(self, reason: str) -> bool:
+        """End this life as `die` does and begin the next one, with a fresh state; False if there is none left."""
+        with self.engine.lock:
+            if self.death is not None or not self.restarts_left:
+                return False
+            self.restarts_left -= self.restarts_left > 0
+            old, self.life = self.life, Life(self, restarted=True)
+            self.host = self.life.host
+        self.engine.end_children(old.host)
+        for call in self._unfinished(old.host):
+            self._carry_over(call, reason)
+        old.host.exit(reason)
+        old.stop()
+        creation = self._creation
+        assert creation is not None
+        self.construct(self.engine.again(creation))
+        return True
+
+    def _unfinished(self, host: Host) -> list[InlineCall]:
+        return [call for call in list(self.engine.pending.values()) if call.host is host]
+
+    def _carry_over(self, inline: InlineCall, reason: str) -> None:
+        """A call was in the hands of the life that has ended: make it again if its options say so."""
+        call = inline.outgoing
+        if not inline.claim() or call.channel is None:  # the constructor's: another one is called in its place
+            return
+        inline.let_go()
+        if inline.cancelled is not None:
+            call.fail(inline.cancelled)
+        elif call.retries:
+            call.retries -= call.retries > 0
+            self.send(call)
+        else:
+            name = self.spec.info.name
+            call.fail(ActorUnavailableError(f"The actor {name} is being restarted: {reason}", f"{self.id:032x}"))
+
+    def left(self, reason: str) -> None:
+        """It was told to leave and has nothing left to run."""
         if self.death is None:
             self.death = reason
             self.engine.forget(self)
             self.fail_held(self.died)
-        self._stop_executors()
 
-    def _stop_executors(self) -> None:
+    def resize(self, limits: Mapping[str, int]) -> None:
+        """Change limits, for the lives to come, too."""
+        self.host.resize(limits)
+        self.limits = {**self.limits, **limits}
+
+
+class Life:
+    """One life of an actor: its host, and the thread that runs its calls or its loop."""
+
+    def __init__(self, actor: InlineActor, restarted: bool = False) -> None:
+        engine, info = actor.engine, actor.spec.info
+        self._actor = actor
+        self.killed = False
+        """True if it was ended by `kill`, which runs no hooks."""
+        self._bell = threading.Semaphore(0)
+        self.host = Host(
+            info.name,
+            actor.mode,
+            actor.limits,
+            wait=self._bell.acquire,
+            look=_never,
+            wake=self._bell.release,
+            start_thread=engine.start_thread,
+            on_exit=self._on_exit,
+            loop=new_loop() if actor.mode == "async" else None,
+            own_loops=info.own_loops,
+            new_loop=new_loop,
+        )
+        self._running_loop = self.host.loop
+        self.host.token = ActorToken(actor.id, actor, None)
+        self.host.info = info
+        self.host.actor_name = actor.spec.options.name or ""
+        self.host.placement = actor.spec.options.placement
+        self.host.restarted = restarted
+        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds(), engine.ask_waits)
+        engine.start_thread(self._run_loop if self.host.loop else self._run_main, f"klieg {info.name}")
+
+    def _on_exit(self, reason: str) -> None:
+        """The host was told to leave and has nothing left to run."""
+        if self._actor.life is self:
+            self._actor.left(reason)
+        self.stop()
+
+    def stop(self) -> None:
         self.host.main.stop()
         self.host.pool.stop()
         self.host.own_loops.stop()
@@ -625,8 +713,15 @@ class InlineEngine:
 
     def kill(self, actor: ActorToken, no_restart: bool) -> None:
         self._check_ours(actor)
-        actor.channel.killed = True
-        actor.channel.die(KILLED)
+        channel = actor.channel
+        assert isinstance(channel, InlineActor)
+        channel.life.killed = True
+        if no_restart or not channel.restart(KILLED):
+            channel.die(KILLED)
+
+    def again(self, call: OutgoingCall) -> OutgoingCall:
+        """The same call, to be made once more under a number of its own."""
+        return OutgoingCall(call.spec, call.payload, call.dependencies, self._next_id)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ActorToken, ClassInfo] | None:
         with self.lock:
@@ -772,14 +867,18 @@ class InlineEngine:
         return thread
 
     def forget(self, actor: InlineActor) -> None:
-        for child in [a for a in list(self.actors.values()) if a.parent is actor.host]:
-            child.die("The actor is dead because its owner, the actor that created it, died.")
+        self.end_children(actor.host)
         with self.lock:
             if self.actors.pop(actor.id, None) is not None:
                 self._buried.append(self._row_of(actor))
             for key in [key for key, named in self._names.items() if named is actor]:
                 del self._names[key]
         self.give_back(actor)
+
+    def end_children(self, host: Host) -> None:
+        """End the actors that this life of an actor has created."""
+        for child in [a for a in list(self.actors.values()) if a.parent is host]:
+            child.die("The actor is dead because its owner, the actor that created it, died.")
 
     def snapshot(self, timeout: float) -> list[dict[str, Any]]:
         hosts = [*(actor.host for actor in list(self.actors.values())), self.tasks.host]
@@ -858,7 +957,7 @@ class InlineEngine:
                 yield inline.outgoing, inline.outgoing.channel.target, "waits for resources" if waits else ""
 
     def resize(self, actor: ActorToken, limits: Mapping[str, int]) -> None:
-        self._living(actor).host.resize(limits)
+        self._living(actor).resize(limits)
 
     def objects(self) -> list[dict[str, Any]]:
         return inventory(self.process, lambda number: [])
