@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,7 +90,7 @@ class DeadlockNet:
 def pytest_configure(config: pytest.Config) -> None:
     # Capturing is suspended at this moment, so descriptor 2 is the terminal or the log.
     stderr = os.dup(2)
-    os.environ[leaks.SESSION_VARIABLE] = uuid.uuid4().hex
+    leaks.mark()
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="klieg-tests-")
     config.stash[_NET] = DeadlockNet(stderr)

@@ -52,9 +52,17 @@ def parents() -> list[str]:
     choices = [
         environment.text("TMPDIR") or "",
         runtime if os.path.isabs(runtime) and is_private(runtime) else "",
-        tempfile.gettempdir(),
+        _temporary(),
     ]
     return list(dict.fromkeys(choice for choice in choices if choice))
+
+
+def _temporary() -> str:
+    """The system's folder for temporary files, "" if none can be used now; to find out, a descriptor is needed."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return ""
 
 
 def places() -> list[str]:
