@@ -81,12 +81,14 @@ class Engine(Protocol):
         """For each concurrency group of the actor: calls queued, calls running, and the limit."""
 
     def table(self, of: str) -> list[dict[str, Any]]:
-        """The rows of "actors", "workers", "nodes", "jobs" or "placement_groups", as plain values."""
+        """The rows of "actors", "workers", "nodes", "jobs" or "placement_groups", or the one of "store" (see
+        `store_usage`), as plain values."""
 
     def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
         """What each process answers, and facts of those that have not answered in time.
 
-        Questions: "calls" (see `engines.task_table`), "lines" (what was printed last)."""
+        Questions: "calls" (see `engines.task_table`), "lines" (what was printed last), "objects" (see
+        `engines.inventory`)."""
 
     def snapshot(self, timeout: float) -> list[dict[str, Any]]:
         """What each process of the runtime is doing, this one first; of one that says nothing within `timeout` seconds

@@ -193,8 +193,25 @@ def test_the_microbenchmark_measures(nothing_leaks):
     assert all(int(row["per second"]) > 0 for row in rows)
 
 
-def test_memory_is_shown_for_each_process(live):
-    rows = table(command("memory")[0])
-    assert {row["title"] for row in rows} == {"driver", "Counter", "task"}
-    assert all(row["memory"].endswith("MiB") for row in rows)
-    assert json.loads(command("memory", "--format", "json")[0])[0]["memory"] > 1 << 20
+def test_memory_is_shown_for_each_process_and_the_largest_objects(live):
+    live.do("large = klieg.put(bytes(300_000))")
+    processes, store, objects = command("memory", "--limit", "1")[0].split("\n\n")
+    rows = {row["title"]: row for row in table(processes + "\n")}
+    assert rows.keys() == {"driver", "Counter", "task"}
+    assert all(row["memory"].endswith("MiB") for row in rows.values())
+    assert (rows["driver"]["stored"], rows["Counter"]["stored"]) == ("296.0 KiB", "0 B")
+    assert store.startswith("object store: 296.0 KiB of ")
+    (row,) = table(objects)
+    assert (row["kind"], row["pid"], row["shared"]) == ("put", str(live.pid), "293.0 KiB")
+    everything = json.loads(command("memory", "--format", "json")[0])
+    assert everything["processes"][0]["memory"] > 1 << 20
+    assert everything["objects"][0]["object_size"] > 300_000
+
+
+def test_objects_are_listed_and_counted(live):
+    hexadecimal = live.do("print(value.hex())")[0]
+    (row,) = [row for row in table(command("list", "objects")[0]) if row["object_id"] == hexadecimal]
+    assert (row["kind"], row["task_status"], row["pid"]) == ("put", "FINISHED", str(live.pid))
+    assert f"object_id       {hexadecimal}" in command("get", "objects", hexadecimal)[0]
+    counted = {row["what"]: row for row in table(command("summary", "objects")[0])}
+    assert (counted["put"]["FINISHED"], counted["result"]["PENDING"]) == ("1", "4")

@@ -120,6 +120,61 @@ def test_calls_are_counted_however_many_they_are(gate, journal):
     klieg.get(refs)
 
 
+@klieg.remote
+class Keeper:
+    def keep(self, refs):
+        self.refs = refs
+        klieg.get(refs)
+
+    def put(self):
+        self.own = klieg.put(bytes(200_000))
+
+
+def test_objects_are_listed_with_their_size_owner_and_state(gate, journal):
+    large, small = klieg.put(bytes(100_000)), klieg.put("small")
+    pending = wait.remote(gate, journal)
+    rows = {row.object_id: row for row in state.list_objects()}
+    assert set(rows) == {ref.hex() for ref in (large, small, pending)}
+    assert next(iter(rows)) == large.hex()  # the largest first
+    assert (rows[large.hex()].kind, rows[large.hex()].task_status) == ("put", "FINISHED")
+    assert 100_000 <= rows[large.hex()].object_size < 101_000
+    assert (rows[pending.hex()].task_status, rows[pending.hex()].made_by) == ("PENDING", "wait")
+    assert {row.pid for row in rows.values()} == {os.getpid()}
+    assert rows[small.hex()].owner_id == rows[small.hex()].worker_id
+
+
+@needs_process
+def test_an_object_that_several_processes_know_is_listed_for_each_with_its_holders():
+    keeper, ref = Keeper.remote(), klieg.put(bytes(100_000))
+    klieg.get([keeper.keep.remote([ref]), keeper.put.remote()])
+    mine, borrowed = sorted(state.get_objects(ref.hex()), key=lambda row: row.kind == "borrowed")
+    assert (mine.reference_type, borrowed.reference_type) == ("OWNED", "BORROWED")
+    assert mine.holders == [borrowed.worker_id]
+    assert borrowed.owner_id == mine.worker_id == mine.owner_id
+    assert mine.shared == 100_000
+    (own,) = [row for row in state.list_objects() if row.object_size >= 200_000]
+    assert (own.kind, own.worker_id) == ("put", borrowed.worker_id)
+
+
+@needs_process
+def test_where_a_value_lies_and_where_it_was_put_can_be_seen():
+    klieg.shutdown()
+    klieg.init(num_cpus=2, object_store_memory=1_000_000, record_call_sites=True)
+    refs = [klieg.put(bytes(400_000)) for _ in range(4)]
+    (first,) = state.get_objects(refs[0].hex())
+    assert (first.shared, first.spilled) == (0, 400_000)
+    assert "test_state.py" in first.call_site
+    summary = state.summarize_objects()["cluster"]
+    assert (summary["summary"][first.call_site]["total_objects"], summary["callsite_enabled"]) == (4, True)
+
+
+def test_objects_are_counted_by_kind():
+    refs = [klieg.put(number) for number in range(3)]
+    summary = state.summarize_objects()["cluster"]
+    assert summary["summary"]["put"]["task_state_counts"] == {"FINISHED": len(refs)}
+    assert (summary["total_objects"], summary["callsite_enabled"]) == (3, False)
+
+
 def test_actors_are_counted_by_class_and_state():
     counters = [Counter.remote() for _ in range(3)]
     klieg.get([counter.ping.remote() for counter in counters])

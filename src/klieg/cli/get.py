@@ -1,4 +1,4 @@
-"""Show everything about one actor, task, worker, node, job or placement group of a running program."""
+"""Show everything about one actor, task, object, worker, node, job or placement group of a running program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List actors, tasks, workers, nodes, jobs or placement groups of a running program."""
+"""List actors, tasks, objects, workers, nodes, jobs or placement groups of a running program."""
 
 from __future__ import annotations
 

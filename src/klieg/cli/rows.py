@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from klieg.cli.program import Program
-from klieg.engines import task_table
+from klieg.engines import inventory, task_table
 from klieg.util import state
 
 TABLES: Final = {
     "actors": ("actor_id", "class_name", "state", "name", "pid", "required_resources", "num_restarts", "death_cause"),
     "tasks": ("task_id", "name", "state", "running_for", "worker_pid", "actor_id", "required_resources"),
+    "objects": ("object_id", "object_size", "kind", "task_status", "pid", "shared", "spilled", "holders", "call_site"),
     "workers": ("pid", "title", "state", "actor_id", "resources", "gpus", "memory", "worker_id"),
     "nodes": ("node_id", "node_name", "state", "resources_total", "labels"),
     "jobs": ("job_id", "status", "driver_pid", "entrypoint"),
@@ -26,6 +27,8 @@ def fetch(program: Program, table: str, timeout: float) -> list[Mapping[str, Any
     """All rows of a table; says on stderr which processes have not answered."""
     if table == "tasks":
         return list(task_table.merged(survey(program, "calls", timeout)))
+    if table == "objects":
+        return list(inventory.rows(survey(program, "objects", timeout)))
     rows: list[Mapping[str, Any]] = program.ask("table", of=table.replace("-", "_"))
     return rows
 

@@ -1,4 +1,4 @@
-"""Show how many actors or tasks of a running program there are of each kind."""
+"""Show how many actors, tasks or objects of a running program there are of each kind."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 from klieg.cli import rows, show
 from klieg.cli.program import Program, add_choice, visiting
+from klieg.engines import inventory
 from klieg.util import state
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", choices=["actors", "tasks"], metavar="TABLE", help="actors or tasks")
+    parser.add_argument("table", choices=["actors", "tasks", "objects"], metavar="TABLE", help="actors, tasks, objects")
     rows.add_timeout(parser)
     show.add_format(parser)
     add_choice(parser)
@@ -33,6 +34,8 @@ def run(given: argparse.Namespace) -> int:
 def _summary(program: Program, table: str, timeout: float) -> dict[str, Any]:
     if table == "tasks":
         return state.task_summary(rows.survey(program, "calls", timeout, most=0))
+    if table == "objects":
+        return inventory.summary(rows.fetch(program, "objects", timeout))
     return state.actor_summary(program.ask("table", of="actors"))
 
 

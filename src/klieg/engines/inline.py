@@ -34,7 +34,7 @@ from klieg.engines import failures, serialization, tables, task_table
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
-from klieg.engines.inventory import inventory
+from klieg.engines.inventory import MOST, inventory, known_here
 from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.outgoing import outgoing
@@ -915,6 +915,7 @@ class InlineEngine:
             "nodes": lambda: [tables.node_row(self._scheduler.total(), self.settings.labels, self._started)],
             "jobs": lambda: [tables.job_row(pid, shlex.join(sys.orig_argv), self._started)],
             "placement_groups": lambda: [tables.placement_group_row(facts) for facts in self.placement_groups()],
+            "store": lambda: [self.store_usage()],
         }
         return makers[of]()
 
@@ -943,6 +944,9 @@ class InlineEngine:
         hosts += [self.tasks.host, *(channel.host for channel in self._async_tasks)]
         if question == "timeline":
             return [{"pid": os.getpid(), "title": "this process", **recorded(hosts, details)}], []
+        if question == "objects":
+            known = known_here(self.process, os.getpid(), self.objects(), details.get("most", MOST))
+            return [known], []
         if question != "calls":
             return [], []  # what is printed here, this process has printed itself
         made = task_table.made_here(self.process, self._outgoing(), most)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import heapq
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from klieg.engines.calls import END_OF_STREAM, StreamFuture
 from klieg.engines.objects import ObjectFuture, PutFuture
-from klieg.ids import UniqueID, process_of
+from klieg.ids import UniqueID, WorkerID, process_of
 from klieg.outcome import Error, Payload, Serialized
 
 SITES: Final[weakref.WeakKeyDictionary[ObjectFuture, str]] = weakref.WeakKeyDictionary()
@@ -19,8 +20,8 @@ Holders = Callable[[int], list[int]]
 """The other processes that hold the id."""
 
 
-def inventory(process: int, holders: Holders) -> list[dict[str, Any]]:
-    """One plain dict for each object whose future lives in this process, in the order of their ids.
+def inventory(process: int, holders: Holders, borrowed: Iterable[ObjectFuture] = ()) -> list[dict[str, Any]]:
+    """One plain dict for each object that `process`, this one, owns or has borrowed, in the order of their ids.
 
     id: as `ObjectRef.hex()` gives it
     kind: "put", "result", "stream", or "borrowed" (another process's)
@@ -32,8 +33,73 @@ def inventory(process: int, holders: Holders) -> list[dict[str, Any]]:
     call: name of the call that is to make it, while it is pending
     site: where `put` was called, if that was recorded
     """
-    futures = [f for f in gc.get_objects() if isinstance(f, ObjectFuture) and _is_an_object(f)]
+    own = [f for f in gc.get_objects() if isinstance(f, ObjectFuture) and process_of(getattr(f, "id", 0)) == process]
+    futures = [future for future in (*own, *borrowed) if _is_an_object(future)]
     return [_describe(future, process, holders) for future in sorted(futures, key=lambda f: f.id)]
+
+
+MOST: Final = 10_000
+"""Objects of one process that are listed one by one, the largest; all of them are counted."""
+
+
+def known_here(process: int, pid: int, objects: list[dict[str, Any]], most: int) -> dict[str, Any]:
+    """What a process answers when all are asked for their objects."""
+    largest = heapq.nlargest(min(most, MOST), objects, key=lambda entry: entry["size"])
+    return {
+        "worker_id": WorkerID.from_int(process).hex(),
+        "pid": pid,
+        "objects": largest,
+        "count": len(objects),
+        "bytes": sum(entry["size"] for entry in objects),
+    }
+
+
+def rows(replies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each object that a process knows, the largest first, from what the processes say; with Ray's keys."""
+    found = [_row(reply, entry) for reply in replies for entry in reply["objects"]]
+    return sorted(found, key=lambda row: -row["object_size"])
+
+
+_STATUS: Final = {"pending": "PENDING", "value": "FINISHED", "error": "FAILED"}
+
+
+def _row(reply: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "object_id": entry["id"],
+        "object_size": entry["size"],
+        "kind": entry["kind"],
+        "task_status": _STATUS[entry["state"]],
+        "reference_type": "BORROWED" if entry["kind"] == "borrowed" else "OWNED",
+        "call_site": entry["site"] or "",
+        "made_by": entry["call"] or "",
+        "pid": reply["pid"],
+        "worker_id": reply["worker_id"],
+        "owner_id": WorkerID.from_int(entry["owner"]).hex(),
+        "holders": [WorkerID.from_int(holder).hex() for holder in entry["holders"]],
+        "shared": entry["shared"],
+        "spilled": entry["spilled"],
+    }
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Ray's shape of a summary: objects by where they were put or, where that was not recorded, by kind. Each counts
+    once, where it is owned."""
+    owned = [row for row in rows if row["reference_type"] == "OWNED"]
+    found: dict[str, dict[str, Any]] = {}
+    for row in owned:
+        place = row["call_site"] or row["kind"]
+        entry = found.setdefault(place, {"total_objects": 0, "total_size_mb": 0.0, "task_state_counts": {}})
+        entry["total_objects"] += 1
+        entry["total_size_mb"] += row["object_size"] / 1e6
+        counts = entry["task_state_counts"]
+        counts[row["task_status"]] = counts.get(row["task_status"], 0) + 1
+    return {
+        "summary": found,
+        "total_objects": len(owned),
+        "total_size_mb": sum(row["object_size"] for row in owned) / 1e6,
+        "callsite_enabled": any(row["call_site"] for row in owned),
+        "summary_by": "callsite",
+    }
 
 
 def _is_an_object(future: ObjectFuture) -> bool:

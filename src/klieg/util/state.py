@@ -1,4 +1,4 @@
-"""What there is in the runtime: actors, tasks, workers, nodes, jobs, placement groups, and what was printed.
+"""What there is in the runtime: actors, tasks, objects, workers, nodes, jobs, placement groups, and what was printed.
 
 The answers are klieg's own tables, taken when somebody asks: nothing is kept for it and no server runs. Each row is an
 object with attributes, which can also be read as `row["name"]` and as a dictionary by `row.asdict()`.
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from klieg import session
-from klieg.engines import task_table
+from klieg.engines import inventory, task_table
 from klieg.exceptions import GetTimeoutError
 
 Filter = tuple[str, str, Any]
@@ -66,6 +66,13 @@ class TaskState(State):
     worker_id, worker_pid, required_resources, placement_group_id. A task that has its outcome is no longer listed."""
 
 
+class ObjectState(State):
+    """object_id, object_size (bytes), kind (put, result, stream, borrowed), task_status (PENDING, FINISHED, FAILED),
+    reference_type (OWNED, BORROWED), call_site (of `put`, with `init(record_call_sites=True)`), made_by (the call that
+    is to make it), pid and worker_id of the process that knows it, owner_id, holders (worker ids of the others that
+    hold it), shared and spilled (how many of its bytes are in shared memory, and on disk)."""
+
+
 class WorkerState(State):
     """worker_id, worker_type (DRIVER, WORKER), state (ACTOR, LEASED, IDLE, LEAVING), pid, title, actor_id, resources,
     gpus, lent (True while it waits and its CPUs are lent), memory (bytes that are its own)."""
@@ -118,6 +125,21 @@ def list_tasks(
     """The calls of functions and methods that have no outcome yet; see `list_actors` for the arguments."""
     rows = task_table.merged(_survey("calls", {}, timeout, raise_on_missing_output))
     return [TaskState(row) for row in select(rows, filters, limit)]
+
+
+def list_objects(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = LIMIT,
+    timeout: float = TIMEOUT,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+) -> list[ObjectState]:
+    """The objects that each process knows, the largest first; one that several know has a row for each of them.
+
+    See `list_actors` for the arguments."""
+    rows = inventory.rows(_survey("objects", {}, timeout, raise_on_missing_output))
+    return [ObjectState(row) for row in select(rows, filters, limit)]
 
 
 def list_workers(
@@ -242,6 +264,11 @@ def get_task(id: Any, address: str | None = None, timeout: float = TIMEOUT) -> T
     return next((row for row in list_tasks(limit=_ALL, timeout=timeout) if row.task_id == wanted), None)
 
 
+def get_objects(id: str, address: str | None = None, timeout: float = TIMEOUT) -> list[ObjectState]:
+    """What each process knows of the object with that id, as `ref.hex()` gives it."""
+    return [row for row in list_objects(limit=_ALL, timeout=timeout) if row.object_id == id]
+
+
 def get_worker(id: str, address: str | None = None, timeout: float = TIMEOUT) -> WorkerState | None:
     """The process with that worker id; None if it is not known."""
     return next((row for row in list_workers(limit=_ALL) if row.worker_id == id), None)
@@ -274,6 +301,13 @@ def summarize_actors(
 ) -> dict[str, Any]:
     """How many actors of each class there are, by state."""
     return {"cluster": actor_summary(session.running_engine().table("actors"))}
+
+
+def summarize_objects(
+    address: str | None = None, timeout: float = TIMEOUT, raise_on_missing_output: bool = True
+) -> dict[str, Any]:
+    """How many objects there are and how large they are, by where they were put, if that was recorded, or by kind."""
+    return {"cluster": inventory.summary(inventory.rows(_survey("objects", {}, timeout, raise_on_missing_output)))}
 
 
 _ALL: Final = 1 << 62

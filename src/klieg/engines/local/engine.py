@@ -35,7 +35,7 @@ from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.functions import Exports, export
-from klieg.engines.inventory import inventory
+from klieg.engines.inventory import MOST, inventory, known_here
 from klieg.engines.local import output, wire
 from klieg.engines.local.actors import ActorChannel
 from klieg.engines.local.connection import socket_pair
@@ -150,6 +150,7 @@ class LocalEngine:
             "waits": lambda _, reply: reply(self._waits()),
             "calls": lambda details, reply: reply(self._calls(details)),
             "lines": lambda details, reply: reply(self._lines(details)),
+            "objects": lambda details, reply: reply(self._known_objects(details)),
             "timeline": lambda details, reply: reply(self._timeline(details)),
             "room": lambda size, reply: self.give_room(size, reply, ask_borrowers=True),
         }
@@ -419,7 +420,7 @@ class LocalEngine:
         return answer["total"], answer["free"]
 
     def objects(self) -> list[dict[str, Any]]:
-        return inventory(self.process, self.loans.holders)
+        return inventory(self.process, self.loans.holders, list(self._borrowed.values()))
 
     def store_usage(self) -> dict[str, Any]:
         return self.store.usage()
@@ -471,6 +472,9 @@ class LocalEngine:
             **task_table.made_here(self.process, self._outgoing(), most),
             **task_table.running_here(self.process, self.pid, hosts, most),
         }
+
+    def _known_objects(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        return known_here(self.process, self.pid, self.objects(), details.get("most", MOST))
 
     def _timeline(self, details: Mapping[str, Any]) -> dict[str, Any]:
         """What ran here since recording began; starts or stops it, if told to."""

@@ -314,7 +314,7 @@ class RayEngine:
         return ray.cluster_resources(), ray.available_resources()
 
     def objects(self) -> list[dict[str, Any]]:
-        return inventory(self.process, lambda number: [])
+        return inventory(self.process, lambda number: [], list(self._borrowed.values()))
 
     def store_usage(self) -> dict[str, Any]:
         """Nothing of klieg's: large values are Ray's own objects, and `ray memory` lists them."""

@@ -177,7 +177,7 @@ class Client:
 class Head:
     def __init__(self, driver: socket.socket, ledger: Ledger) -> None:
         self.reactor = Reactor(monitored=False)
-        self._ledger = ledger
+        self.ledger = ledger
         self.done = False
         self._runtime: Message = {}
         """What every worker is told of the runtime."""
@@ -660,7 +660,7 @@ class Head:
         except OSError as error:
             return f"no worker process could be started: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
         worker = spare.worker = self.workers[process] = Worker(
-            process, spare.pid, title, actor, shape, self._ledger.open_line(process), grant
+            process, spare.pid, title, actor, shape, self.ledger.open_line(process), grant
         )
         client = self._clients[process] = Client(self, process, spare.sock)
         client.tell(
@@ -686,7 +686,7 @@ class Head:
             raise OSError(errno.EMFILE, no_descriptors_left("a worker was asked of a head"))
         ours, theirs = socket_pair()
         try:
-            pid = fork(theirs, self._ledger)
+            pid = fork(theirs, self.ledger)
         except OSError:
             ours.close()
             raise
@@ -711,7 +711,7 @@ class Head:
 
     def _worker_died(self, worker: Worker, exit: Exit) -> None:
         del self.workers[worker.process]
-        self._ledger.close_line(worker.line)
+        self.ledger.close_line(worker.line)
         client = self._clients.pop(worker.process, None)
         if client is not None:
             client.link.close()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from klieg.engines.local.door import Answer
     from klieg.engines.local.head.head import Head, Message, Worker
 
-SURVEYS: Final = frozenset({"snapshot", "calls", "lines", "timeline"})
+SURVEYS: Final = frozenset({"snapshot", "calls", "lines", "objects", "timeline"})
 """What a visitor may have every process asked."""
 
 LONGEST_SURVEY: Final = 20.0
@@ -44,6 +44,7 @@ class Inquiries:
             "nodes": lambda: [tables.node_row(self._head.scheduler.total(), self._settings["labels"], self._started)],
             "jobs": lambda: [tables.job_row(self._pid, self._command, self._started)],
             "placement_groups": lambda: [tables.placement_group_row(facts) for facts in self._head.groups.table()],
+            "store": lambda: [self._head.ledger.usage()],
         }
         if of not in makers:
             raise ValueError(f"There is no table of {of!r}; there are {', '.join(sorted(makers))}.")

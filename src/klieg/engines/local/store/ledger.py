@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from klieg import machine
 from klieg.engines.local.store import memory
@@ -75,6 +75,11 @@ class Ledger:
         words = self._words
         starts = range(_COLUMNS, _COLUMNS * (words[_USED_LINES] + 1), _COLUMNS)
         return [Holding(*words[start : start + _COLUMNS]) for start in starts if words[start]]
+
+    def usage(self) -> dict[str, Any]:
+        """As `klieg.engine.Engine.store_usage` says it."""
+        holders = [holding._asdict() for holding in self.holdings() if holding.memory or holding.disk]
+        return {"limit": self.limit, "used": self.total, "processes": holders}
 
     def open_line(self, process: int) -> int:
         """A line for a process, if there is one left (0 else). The head's alone, so that no two get the same."""

@@ -318,9 +318,7 @@ class Store:
 
     def usage(self) -> dict[str, Any]:
         """What all processes together hold; see `klieg.engine.Engine.store_usage`."""
-        ledger = self._account.ledger
-        holders = [holding._asdict() for holding in ledger.holdings() if holding.memory or holding.disk]
-        return {"limit": ledger.limit, "used": ledger.total, "processes": holders}
+        return self._account.ledger.usage()
 
     def _full(self, size: int, why: str) -> ObjectStoreFullError:
         ledger = self._account.ledger
