@@ -21,13 +21,14 @@ INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 
 # A .venv whose creation failed half-way must not pass for a good one.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-ray test-as-ray check page bench growth clean
+.PHONY: help demo test test-ray test-as-ray chaos check page bench growth clean
 
 help:
 	@echo "make demo    watch it work: pages fetched, packed and counted (under a minute)"
 	@echo "make test    run the tests"
 	@echo "make test-ray  run the tests on a Ray cluster of two nodes on this machine"
 	@echo "make test-as-ray  run libraries that were written for Ray on klieg, in a virtual environment of their own"
+	@echo "make chaos   inject every fault in every combination, and kill at random (under 15 minutes)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make page    run every example of the page, on both engines"
 	@echo "make bench   measure it against a bare loop, and against Ray with RAY=1"
@@ -47,6 +48,10 @@ test-ray: $(DEV_RAY)
 # Downloads Ray and the libraries, some hundred megabytes, every time.
 test-as-ray: $(DEV)
 	KLIEG_TEST_NET_SECONDS=1200 $(RUN) -m pytest tests/as_ray/libraries.py $(ARGS)
+
+# Prints its seed; `KLIEG_SEED=n make chaos ARGS="-k ..."` tells a run again.
+chaos: $(DEV)
+	KLIEG_CHAOS=nightly KLIEG_TEST_NET_SECONDS=600 $(RUN) -m pytest tests/faults $(ARGS)
 
 check: $(DEV)
 	$(RUN) -m ruff format --check .

@@ -33,6 +33,9 @@ class Engine:
     def __init__(self) -> None:
         self.head = Head()
 
+    def peer_of(self, process: int, fds: list[int]) -> None:
+        """Every worker that it has known is dead."""
+
 
 def a_call() -> OutgoingCall:
     return OutgoingCall(TaskSpec("f"), b"", None, id_maker(1))
@@ -71,3 +74,13 @@ def test_every_task_that_a_dead_worker_had_may_have_run_and_counts_as_tried(retr
     engine.head.asked[0]({"dead": "killed"}, [])
     assert [call.retries for call in calls] == [0, 0]
     assert [isinstance(call.futures[0].outcome, Error) for call in calls] == [not retries] * 2
+
+
+def test_a_worker_that_died_before_it_was_granted_again_is_not_used_and_another_is_asked_for():
+    engine = Engine()
+    function = RemoteFunction(len, {})._spec.function
+    channel = TaskChannel(engine, function, function.placement)
+    channel.send(a_call())
+    engine.head.asked[0]({"process": 7}, [])
+    assert engine.head.told == ["end_worker"]
+    assert len(engine.head.asked) == 2

@@ -42,6 +42,14 @@ def state(pid: int) -> str:
     return fields[0] if fields else ""
 
 
+def name(pid: int) -> str:
+    """What it is called, as `ps` shows it; empty if it is gone or only waits to be reaped."""
+    try:
+        return "" if ended(pid) else Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time it has used so far."""
     fields = _stat(pid)

@@ -80,6 +80,10 @@ logger = logging.getLogger("klieg")
 KILLED: Final = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE: Final = "The actor is dead because all handles to it were dropped."
 
+HEAD_DIED: Final = (
+    "klieg's head process died, and with it the runtime. `klieg.shutdown()` and `klieg.init()` start a new one."
+)
+
 OWNER_DIED: Final = "The process that owned the value died, and the value with it."
 
 ROOM_PATIENCE: Final = 0.5
@@ -753,11 +757,12 @@ class LocalEngine:
         self._peers.setdefault(process, peer)
         return peer
 
-    def peer_of(self, process: int, fds: list[int]) -> Peer:
-        """The connection to a process: the one there is, or a new one on the descriptor that came with the news."""
+    def peer_of(self, process: int, fds: list[int]) -> Peer | None:
+        """The connection to a process: the one there is, or a new one on the descriptor that came with the news; None
+        if it has ended, which the head may learn of later than we do."""
         if fds:
             return self.add_peer(process, socket.socket(fileno=fds[0]))
-        return self._peers[process]
+        return self._peers.get(process)
 
     def _owner_peer(self, number: int) -> Peer:
         """The connection to the owner of an id, made through the head if there is none."""
@@ -890,24 +895,23 @@ class LocalEngine:
     def _failed(self, error: BaseException) -> None:
         """klieg's own code has raised where nobody waits for it: better an end than calls that are stranded."""
         text = "".join(traceback.format_exception(error))
-        with self._lock:
-            if self._gone is None:
-                self._gone = SystemError_(
-                    "klieg itself has failed in this process, and with it the runtime. `klieg.shutdown()` and "
-                    f"`klieg.init()` start a new one. What failed:\n{text}"
-                )
+        self._is_over_because(_own_failure(text))
         self.on_failure(text)
         self.head.close()
 
     def _head_lost(self, why: str) -> None:
-        with self._lock:
-            if self._gone is None:
-                self._gone = HeadDiedError(
-                    "klieg's head process died, and with it the runtime. `klieg.shutdown()` and `klieg.init()` start "
-                    "a new one."
-                )
+        if self.head.link.broken:  # the head lives: it was we who could make nothing of what it said
+            self._is_over_because(_own_failure(why))
+            self.on_failure(why)
+        else:
+            self._is_over_because(HeadDiedError(HEAD_DIED))
         self.on_head_lost()
         self._fail_everything()
+
+    def _is_over_because(self, error: BaseException) -> None:
+        with self._lock:
+            if self._gone is None:
+                self._gone = error
 
     def _fail_everything(self) -> None:
         """The runtime is over: whoever waits for anything is told."""
@@ -986,3 +990,10 @@ def _close_stream(stream: StreamFuture) -> None:
 
 def _nothing() -> None:
     return
+
+
+def _own_failure(text: str) -> SystemError_:
+    return SystemError_(
+        "klieg itself has failed in this process, and with it the runtime. `klieg.shutdown()` and `klieg.init()` start "
+        f"a new one. What failed:\n{text}"
+    )

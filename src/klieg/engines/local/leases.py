@@ -126,14 +126,7 @@ class TaskChannel(Channel):
         with self._lock:
             self._requests.difference_update(cell)
             if "process" in answer:
-                peer = self.engine.peer_of(answer["process"], fds)
-                peer.users.add(self)
-                leased = self._workers[peer] = Leased(peer, self._max_calls or NO_LIMIT)
-                leased.depth = self._width
-                self.engine.watch_leases()
-                self._push()
-                if not leased.inflight:
-                    self._give_back(leased)
+                self._employ(answer["process"], fds)
                 return
             refused = list(self._queue) if "impossible" in answer or "lost" in answer else []
             if refused:
@@ -147,6 +140,21 @@ class TaskChannel(Channel):
                 call.fail(TaskPlacementGroupRemoved(f"The task {call.spec.name} cannot run: {answer['impossible']}"))
             else:
                 call.fail(TaskUnschedulableError(f"The task {call.spec.name} can never run: {answer['impossible']}"))
+
+    def _employ(self, process: int, fds: list[int]) -> None:
+        """Take the worker that was granted, unless it is one that we know and that has died meanwhile."""
+        peer = self.engine.peer_of(process, fds)
+        if peer is None:
+            self.engine.head.tell("end_worker", process=process)
+            self._push()
+            return
+        peer.users.add(self)
+        leased = self._workers[peer] = Leased(peer, self._max_calls or NO_LIMIT)
+        leased.depth = self._width
+        self.engine.watch_leases()
+        self._push()
+        if not leased.inflight:
+            self._give_back(leased)
 
     def ended(self, call: OutgoingCall) -> None:
         self.came_back(call)
