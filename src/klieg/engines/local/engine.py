@@ -755,6 +755,8 @@ class LocalEngine:
     def add_peer(self, process: int, sock: socket.socket) -> Peer:
         peer = Peer(self, process, sock)
         self._peers.setdefault(process, peer)
+        if self._gone is not None:  # it was on its way while the runtime ended, and nobody else would close it
+            peer.link.close()
         return peer
 
     def peer_of(self, process: int, fds: list[int]) -> Peer | None:
