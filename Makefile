@@ -65,6 +65,7 @@ page: $(DEV)
 
 bench: $(BENCH)
 	@$(RUN) -m benchmarks $(ARGS)
+	$(if $(RAY),@$(RUN) -m benchmarks.ray_engine $(filter --quick,$(ARGS)))
 
 growth: $(BENCH)
 	@$(RUN) -m benchmarks.growth --plot growth.svg --json growth.json $(ARGS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import leaks
 
-NODES = ({"num_cpus": 4, "num_gpus": 2, "resources": {"gold": 2}}, {"num_cpus": 0})
+NODES = ({"num_cpus": 4, "num_gpus": 2, "resources": {"gold": 2, "lamp": 1}}, {"num_cpus": 0})
 """What each node has. Some tests want four CPUs at once; actors, which hold none, run on both."""
 
 ALLOWED = {

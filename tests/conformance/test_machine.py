@@ -33,6 +33,7 @@ def test_without_a_runtime_there_are_no_nodes(engine):
     assert not klieg.is_initialized()
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_labels_are_known_to_the_driver_to_workers_and_to_nodes(engine):
     klieg.init(engine=engine, num_cpus=1, labels={"zone": "a"})
 

@@ -10,6 +10,8 @@ import pytest
 import klieg
 from klieg.util import placement_group, state
 
+pytestmark = pytest.mark.not_on_ray("Ray lists its tasks and actors itself")
+
 needs_process = pytest.mark.needs_process("processes of its own")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 import klieg
 
+pytestmark = pytest.mark.not_on_ray("Ray lists its tasks and actors itself")
+
 
 @pytest.fixture
 def klieg_runtime(engine, nothing_leaks):
