@@ -415,3 +415,45 @@ def test_a_stopped_process_is_not_taken_for_dead():
     finally:
         os.kill(pid, signal.SIGCONT)
     assert klieg.get(ref, timeout=10) == "pong"
+
+
+@pytest.mark.not_on_ray("the loop of an async actor is Ray's own")
+@pytest.mark.parametrize("group", ["default", "own"])
+def test_to_stop_the_loop_of_an_actor_does_not_end_it(group):
+    @klieg.remote(concurrency_groups={"own": klieg.ConcurrencyGroup(10, own_loop=True)})
+    class Actor:
+        async def stop_the_loop(self):
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0)
+            return "stopped"
+
+        async def ping(self):
+            return "pong"
+
+    actor = Actor.remote()
+    refs = [getattr(actor, name).options(concurrency_group=group).remote() for name in ["stop_the_loop", "ping"] * 3]
+    assert klieg.get(refs, timeout=10) == ["stopped", "pong"] * 3
+    assert klieg.get(actor.ping.remote(), timeout=10) == "pong"
+
+
+@pytest.mark.parametrize("how", ["close", "run"])
+def test_the_loop_of_an_actor_can_be_neither_closed_nor_run_from_inside(how):
+    @klieg.remote
+    class Actor:
+        async def close(self):
+            asyncio.get_running_loop().close()
+
+        async def run(self):
+            coroutine = self.ping()
+            try:
+                asyncio.run(coroutine)
+            finally:
+                coroutine.close()
+
+        async def ping(self):
+            return "pong"
+
+    actor = Actor.remote()
+    with pytest.raises(RuntimeError, match="running event loop"):
+        klieg.get(getattr(actor, how).remote(), timeout=10)
+    assert klieg.get(actor.ping.remote(), timeout=10) == "pong"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 import sys
 import threading
 from collections import deque
@@ -23,6 +24,8 @@ from klieg.task import STREAMS
 
 LOOP_THREADS: Final[set[int]] = set()
 """Identifiers of the threads that run an async actor's loop; a blocking `get` there is refused."""
+
+logger = logging.getLogger("klieg")
 
 StartThread = Callable[[Callable[[], None], str], threading.Thread]
 Interrupt = Callable[[Call], None]
@@ -196,6 +199,9 @@ class LoopExecutor:
         self.thread = 0
         """The identifier of the loop's thread, while it has one."""
         self.tasks: dict[Call, asyncio.Task[None]] = {}
+        self._stopped = False
+        self._in_calls = False
+        """True while the loop runs for the sake of calls, and not to clear up behind them."""
 
     def adopt_thread(self) -> None:
         """Called on the loop's thread before the first call."""
@@ -244,7 +250,21 @@ class LoopExecutor:
         self.loop.call_soon_threadsafe(self._cancel, call)
 
     def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._stopped = True
+        self.loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._in_calls:
+            self.loop.stop()
+
+    def run_until_stopped(self) -> None:
+        """Run the loop on this thread until `stop`. That user code stops it is no reason: it is the actor's loop."""
+        self._in_calls = True
+        while not self._stopped:
+            self.loop.run_forever()
+            if not self._stopped:
+                logger.warning("Code on an actor's event loop has called `loop.stop()`: `exit_actor()` ends an actor.")
+        self._in_calls = False
 
     def run(self, grace: float, farewell: Callable[[], None] | None = None) -> None:
         """Run the loop on this thread until `stop`; then cancel what calls have left behind on it, and close it.
@@ -256,7 +276,7 @@ class LoopExecutor:
         asyncio.set_event_loop(self.loop)
         self.adopt_thread()
         try:
-            self.loop.run_forever()
+            self.run_until_stopped()
             self.loop.run_until_complete(self.finish_background(grace))
             if farewell is not None:
                 farewell()

@@ -29,6 +29,8 @@ def split_returns(value: Any, spec: TaskSpec, keep: KeepBuffer = copy_buffer) ->
     try:
         values = list(value)
     except TypeError:
+        if inspect.iscoroutine(value):
+            value.close()
         raise TypeError(
             f"{spec.name}() has num_returns={count} and must return that many objects, not one {type(value).__name__}."
         ) from None
@@ -51,6 +53,7 @@ def _dumps_one(value: Any, spec: TaskSpec, keep: KeepBuffer) -> Serialized:
         if inspect.iscoroutine(value):
             value.close()
             raise TypeError(
-                f"{spec.name}() returned a coroutine that nobody awaits: it cannot be sent. Define it with `async def`."
+                f"{spec.name}() returned a coroutine, and nothing awaits it where it ran: run it with "
+                "`asyncio.run(...)` there, or make it an `async def` method, which an async actor awaits."
             ) from None
         raise explain_value(error, f"what {spec.name}() returned", value) from None  # it has the error's text

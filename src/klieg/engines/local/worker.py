@@ -272,7 +272,7 @@ class Runner:
         assert executor is not None
         executor.adopt_thread()
         self.engine.reactor.adopt(executor.loop)
-        executor.loop.run_forever()
+        executor.run_until_stopped()
         self.host.own_loops.stop()
         with contextlib.suppress(BaseException):
             executor.loop.run_until_complete(executor.finish_background(EXIT_GRACE))
