@@ -736,7 +736,8 @@ class InlineEngine:
         """This machine alone."""
 
     def resources(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
-        return self._scheduler.total(), self._scheduler.free()
+        with self.lock:
+            return self._scheduler.total(), self._scheduler.free()
 
     def check(self, placement: Placement, what: str, never: type[KliegError], removed: type[KliegError]) -> None:
         """Raise one of the two errors for what can never be placed, RuntimeEnvSetupError for an environment."""
@@ -826,10 +827,12 @@ class InlineEngine:
                 self._groups.placed(item)
             else:
                 self._start(item, grant)
-        moment = self._scheduler.next_look()
-        if moment is not None and moment != self._next_look:
+        with self.lock:
+            moment = self._scheduler.next_look()
+            if moment is None or moment == self._next_look:
+                return
             self._next_look = moment
-            self.call_at(moment, self._look)
+        self.call_at(moment, self._look)
 
     def _look(self) -> None:
         with self.lock:
