@@ -297,8 +297,12 @@ PROGRAM_TO_KILL = """
 """
 
 
-def test_killing_everything_at_once_leaves_nothing(tmp_path: Path) -> None:
-    variables = {**os.environ, "TMPDIR": os.fspath(tmp_path)}
+def test_killing_everything_at_once_leaves_no_value_anywhere(tmp_path: Path) -> None:
+    """The folder for commands stays, until the next runtime removes it: `tests/commands/test_door.py`."""
+    values, door = tmp_path / "values", tmp_path / "door"
+    values.mkdir()
+    door.mkdir()
+    variables = {**os.environ, "TMPDIR": os.fspath(values), "KLIEG_TMPDIR": os.fspath(door)}
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM_TO_KILL)]
     before = set(leaks.marked_processes())
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as driver:
@@ -308,7 +312,7 @@ def test_killing_everything_at_once_leaves_nothing(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         driver.wait()
     assert gates.soon(lambda: set(leaks.marked_processes()) <= before)
-    assert list(tmp_path.iterdir()) == []
+    assert list(values.iterdir()) == []
     assert not [name for name in os.listdir("/dev/shm") if name.startswith("klieg")]
 
 
