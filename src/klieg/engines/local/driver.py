@@ -92,8 +92,6 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
     """Start the head and return this process's engine; RuntimeError that says why if the machine refuses."""
     if sys.platform != "linux":
         raise RuntimeError("The local engine needs Linux; `init(engine='inline')` runs everywhere.")
-    # Found out once, here: Python tries it out with a file, which a worker that is killed meanwhile would leave behind.
-    settings = dataclasses.replace(settings, spill_directory=settings.spill_directory or tempfile.gettempdir())
     session.environment = resolve(RuntimeEnv(), settings.runtime_env)
     gpus = gpu_names(resources.get("GPU", 0))
     process = new_process_number()
@@ -105,6 +103,8 @@ def start_driver(resources: Mapping[str, float], namespace: str, settings: Setti
         ledger = Ledger(page)
         ledger.limit = settings.object_store_memory or default_limit(settings.store_directory)
         head = _start_head(theirs, page, settings.log_to_driver)
+        # Found out once, here: Python tries it with a file, which a worker that is killed meanwhile would leave behind.
+        settings = dataclasses.replace(settings, spill_directory=settings.spill_directory or tempfile.gettempdir())
     except OSError as error:
         ours.close()
         raise RuntimeError(f"klieg could not start its head process: {error}") from error
