@@ -22,7 +22,18 @@ SOURCES = Path(__file__).parent.parent / "src"
 LAYERS = [
     (
         "values",
-        ["_version", "exceptions", "ids", "options", "outcome", "placement", "propagation", "runtime_env", "task"],
+        [
+            "_version",
+            "exceptions",
+            "ids",
+            "measurements",
+            "options",
+            "outcome",
+            "placement",
+            "propagation",
+            "runtime_env",
+            "task",
+        ],
     ),
     ("concurrency", ["concurrency"]),
     ("the plug", ["engine", "environment", "machine", "session", "settings"]),

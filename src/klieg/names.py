@@ -264,9 +264,10 @@ SECTIONS: Final = (
                 "multiprocessing", "the standard Pool's contract; a dead worker fails its work; results can be awaited"
             ),
             *better("joblib", '`register_klieg()`, and `register_ray()` for the name "ray"'),
-            *later("register_serializer deregister_serializer inspect_serializability"),
+            *same("register_serializer deregister_serializer inspect_serializability"),
             *better("state", "needs no server; tasks that have ended are not kept"),
-            *later("log_once disable_log_once_globally enable_periodic_logging metrics"),
+            *same("log_once disable_log_once_globally enable_periodic_logging"),
+            *better("metrics", "`export()` gives Prometheus's text, from all processes; no server runs"),
             *same("scheduling_strategies", "affinities and labels are accepted and change nothing"),
             *better("placement_group", "on one machine; one that can never be placed says so"),
             *same("PlacementGroup remove_placement_group get_placement_group placement_group_table"),

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from klieg import engine, machine, propagation
+from klieg import engine, machine, measurements, propagation
 from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
@@ -87,6 +87,7 @@ def stop() -> None:
         propagation.use((), traces=False)
         running.shutdown()
         recording.stop()
+        measurements.reset()
 
 
 atexit.register(stop)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from klieg import session
+from klieg import measurements, session
 from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.generators import Stream
@@ -950,6 +950,8 @@ class InlineEngine:
         if question == "objects":
             known = known_here(self.process, os.getpid(), self.objects(), details.get("most", MOST))
             return [known], []
+        if question == "metrics":
+            return [{"pid": os.getpid(), "metrics": measurements.dump()}], []
         if question != "calls":
             return [], []  # what is printed here, this process has printed itself
         made = task_table.made_here(self.process, self._outgoing(), most)

@@ -20,7 +20,7 @@ def explain(error: Exception, name: str, args: list[Any], kwargs: dict[str, Any]
         if not _can_pickle(argument):
             path, culprit = find(argument, place)
             return TypeError(
-                f"Could not pickle the arguments of {name}(): {path} is {_short(culprit)}, which cannot be pickled "
+                f"Could not pickle the arguments of {name}(): {path} is {short(culprit)}, which cannot be pickled "
                 f"({type(error).__name__}: {error})."
             )
     return TypeError(f"Could not pickle the arguments of {name}() ({type(error).__name__}: {error}).")
@@ -30,7 +30,7 @@ def explain_value(error: Exception, where: str, value: Any) -> TypeError:
     """The TypeError for one value (a result, a function) that could not be pickled because of `error`."""
     path, culprit = find(value, "the value")
     return TypeError(
-        f"Could not pickle {where}: {path} is {_short(culprit)}, which cannot be pickled "
+        f"Could not pickle {where}: {path} is {short(culprit)}, which cannot be pickled "
         f"({type(error).__name__}: {error})."
     )
 
@@ -42,6 +42,17 @@ def find(value: Any, path: str, depth: int = DEPTH) -> tuple[str, Any]:
             if not _can_pickle(child):
                 return find(child, path + step, depth - 1)
     return path, value
+
+
+def failures(value: Any, name: str, depth: int, parent: Any = None) -> Iterator[tuple[Any, str, Any]]:
+    """(part, way to it, what holds it) for each innermost part of the value that cannot be pickled by itself."""
+    if _can_pickle(value):
+        return
+    inside = [(step, child) for step, child in _children(value) if not _can_pickle(child)] if depth else []
+    if not inside:
+        yield value, name, parent
+    for step, child in inside:
+        yield from failures(child, name + step, depth - 1, value)
 
 
 def _can_pickle(value: Any) -> bool:
@@ -78,7 +89,8 @@ def _captured(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         yield f" has the default argument {i}, which", default
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Its repr, or a beginning of it."""
     try:
         text = repr(value)
     except Exception:

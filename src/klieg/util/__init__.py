@@ -18,16 +18,26 @@ from klieg.util.placement_group import (  # at once: the function bears the name
 if TYPE_CHECKING:
     from klieg.util.actor_pool import ActorPool
     from klieg.util.completion import as_completed, map_unordered, wait_async
+    from klieg.util.once import disable_log_once_globally, enable_periodic_logging, log_once
+    from klieg.util.serializers import deregister_serializer, inspect_serializability, register_serializer
 
 _HOME = {
     "ActorPool": "actor_pool",
     "as_completed": "completion",
+    "deregister_serializer": "serializers",
+    "disable_log_once_globally": "once",
+    "enable_periodic_logging": "once",
+    "inspect_serializability": "serializers",
+    "log_once": "once",
     "map_unordered": "completion",
+    "register_serializer": "serializers",
     "wait_async": "completion",
 }
 """Name to the submodule that defines it."""
 
-_SUBMODULES = frozenset({"joblib", "multiprocessing", "queue", "scheduling_strategies", "state", *_HOME.values()})
+_SUBMODULES = frozenset(
+    {"joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state", *_HOME.values()}
+)
 
 
 if not TYPE_CHECKING:  # which would let every misspelt name pass
@@ -69,14 +79,20 @@ __all__ = [
     "ActorPool",
     "PlacementGroup",
     "as_completed",
+    "deregister_serializer",
+    "disable_log_once_globally",
+    "enable_periodic_logging",
     "get_current_placement_group",
     "get_node_instance_id",
     "get_node_ip_address",
     "get_placement_group",
+    "inspect_serializability",
     "list_named_actors",
+    "log_once",
     "map_unordered",
     "placement_group",
     "placement_group_table",
+    "register_serializer",
     "remove_placement_group",
     "wait_async",
 ]

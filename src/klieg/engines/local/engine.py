@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from klieg import ids, session
+from klieg import ids, measurements, session
 from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import has_hook, mode_of
@@ -155,6 +155,7 @@ class LocalEngine:
             "calls": lambda details, reply: reply(self._calls(details)),
             "lines": lambda details, reply: reply(self._lines(details)),
             "objects": lambda details, reply: reply(self._known_objects(details)),
+            "metrics": lambda _, reply: reply({"pid": self.pid, "metrics": measurements.dump()}),
             "timeline": lambda details, reply: reply(self._timeline(details)),
             "room": lambda size, reply: self.give_room(size, reply, ask_borrowers=True),
         }

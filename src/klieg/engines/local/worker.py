@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from klieg import engine as engines
-from klieg import propagation, session
+from klieg import measurements, propagation, session
 from klieg.concurrency import recording
 from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
@@ -436,6 +436,8 @@ class Runner:
         failpoint("worker.before_exit")
         if recording.recorder is not None:
             self.engine.leave_record()
+        if not measurements.is_empty():
+            self.engine.head.tell("measured", metrics=measurements.dump_counts())
         self.engine.reactor.flush()
         self._say_farewell(code)
         instance, self.host.instance = self.host.instance, None

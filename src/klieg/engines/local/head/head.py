@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from klieg import measurements
 from klieg.engines import rundir
 from klieg.engines.local import output, wire
 from klieg.engines.local.connection import Link, socket_pair
@@ -196,6 +197,8 @@ class Head:
         self._door: Door | None = None
         self._records: deque[Message] = deque(maxlen=RECORDS_KEPT)
         """What workers that have ended had recorded for the timeline."""
+        self._measured: list[Message] = []
+        """What they had counted, added up."""
         self._deaths: dict[int, str] = {}
         self._mourners: dict[int, list[Callable[[], None]]] = {}
         """What to do when a process dies."""
@@ -611,7 +614,7 @@ class Head:
 
         def answer(replies: list[Any], silent: list[Message]) -> None:
             del self._surveys[ticket]
-            then([*replies, *self._records] if message["question"] == "timeline" else replies, silent)
+            then([*replies, *self._left_behind(message["question"])], silent)
 
         self._inquiries.note_recording(message)
         explain = message.get("explain", True)
@@ -629,6 +632,16 @@ class Head:
     def _on_record(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """A worker ends, and leaves what it has recorded for the timeline."""
         self._records.append(message["record"])
+
+    def _on_measured(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """A worker ends, and leaves what it has counted."""
+        self._measured = measurements.added_up([*self._measured, *message["metrics"]])
+
+    def _left_behind(self, question: str) -> list[Message]:
+        """What workers that have ended would have answered."""
+        if question == "metrics":
+            return [{"pid": 0, "metrics": self._measured}]
+        return list(self._records) if question == "timeline" else []
 
     # Birth and death
 
