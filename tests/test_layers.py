@@ -49,6 +49,7 @@ LATE = {
     ("klieg.session", "klieg.engines.inline"): "init() chooses the engine; the others are never loaded",
     ("klieg.session", "klieg.engines.local.driver"): "init() chooses the engine; this one needs Linux",
     ("klieg.session", "klieg.engines.ray.cluster"): "init() chooses the engine; this one needs Ray",
+    ("klieg.cli.doctor", "klieg.engines.local.health"): "checks what the local engine needs; this needs Linux",
     ("klieg.engines.ray.cluster", "klieg"): "asks where the package lies, to ship it to the nodes",
     ("klieg.engines.ray.tasks", "klieg.engines.ray.worker"): "in the function that Ray runs elsewhere, on a node",
     ("klieg.engines.local.driver", "klieg"): "asks where the package lies, to tell the head; nothing of it is used",

@@ -19,6 +19,7 @@ VERBS: Final = {
     "logs": "the last lines that the workers of a running program have printed",
     "timeline": "what ran when, as a trace for a browser",
     "kill-actor": "end one actor of a running program",
+    "doctor": "whether this machine has what klieg needs, and what killed runs have left",
     "microbenchmark": "how fast klieg is on this machine",
 }
 """Each verb is a module of this package, with an underscore for a hyphen."""

@@ -112,11 +112,11 @@ def remove(path: str) -> None:
 def remove_dead() -> None:
     """Remove the folders of runtimes that were killed before they could."""
     for path in found():
-        if _is_dead(path):
+        if is_dead(path):
             remove(path)
 
 
-def _is_dead(path: str) -> bool:
+def is_dead(path: str) -> bool:
     """True if nobody listens at the folder's door any more; a stopped process still does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
