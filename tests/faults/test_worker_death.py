@@ -161,6 +161,15 @@ def test_death_in_a_restart_counts_as_a_restart(failing, way):
     assert failing.hits("worker.restarting") == 2
 
 
+def test_late_news_of_a_restart_make_no_second_start(runtime, kind):
+    actor = victims.actor_class(kind, max_restarts=1).remote()
+    assert klieg.get(actor.add.remote(), timeout=20) == 1
+    actor._token.channel._explained({"restarting": "of a process before this one"}, [])
+    assert klieg.get(actor.add.remote(), timeout=20) == 2
+    klieg.get(actor.ping.remote(), timeout=20)
+    assert klieg.get(actor.add.remote(), timeout=20) == 3
+
+
 TASK_STAGES = {
     "A1": "worker.before_hello",
     "A6": "worker.call_received",

@@ -199,8 +199,11 @@ class ActorChannel(Channel):
             )
             self._settle(unfinished, error, answer)
             with self._lock:
-                reconnect = not self._connecting and (
-                    self._constructor is not None or bool(self._backlog or self._questions)
+                # Told late, perhaps, of a process whose successor we have met already: it must not be made twice.
+                reconnect = (
+                    self._line is None
+                    and not self._connecting
+                    and (self._constructor is not None or bool(self._backlog or self._questions))
                 )
                 if reconnect:
                     self._connect()
