@@ -17,11 +17,10 @@ from klieg import engine as engines
 from klieg import environment, machine, propagation, session
 from klieg._version import __version__, commit
 from klieg.actor import ActorClass, ActorHandle, AnyHandle, TypedActor, find_handle
-from klieg.concurrency.call import CURRENT
 from klieg.concurrency.executors import LOOP_THREADS
-from klieg.concurrency.waits import noted
+from klieg.concurrency.waits import block_noted
 from klieg.engines.inventory import SITES
-from klieg.engines.objects import AllDone, Enough, ObjectFuture, Ready, deadline_of, first_done
+from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of, first_done
 from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
@@ -332,18 +331,9 @@ def _wait_for(futures: Any, timeout: float | None) -> None:
     for future in futures:
         future.want()
     ready = futures[0].is_done if len(futures) == 1 else AllDone(futures)
-    if not _block(running, ready, futures, timeout):
+    if not block_noted(running.block, ready, futures, deadline_of(timeout)):
         missing = sum(f.outcome is None for f in futures)
         raise GetTimeoutError(f"`get` timed out after {timeout} s: {missing} of {len(futures)} results were not ready.")
-
-
-def _block(running: engines.Engine, ready: Ready, futures: Any, timeout: float | None) -> bool:
-    """Wait on this thread; what a call waits for without end is noted, so that a circle of waits can be found."""
-    deadline = deadline_of(timeout)
-    if deadline is not None or CURRENT.get() is None:
-        return running.block(ready, futures, deadline)
-    with noted(futures):
-        return running.block(ready, futures, None)
 
 
 def _refuse_waiting_for_oneself(futures: Any) -> None:
@@ -441,7 +431,8 @@ def wait(
     if futures and len(ready) < num_returns:
         for future in futures:
             future.want()
-        _block(session.running_engine(), Enough(futures, num_returns), futures, seconds)
+        running = session.running_engine()
+        block_noted(running.block, Enough(futures, num_returns), futures, deadline_of(seconds))
         ready = first_done(futures, num_returns)
     return split(refs, ready)
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from klieg import engine, ids
 from klieg.concurrency import stacks
+from klieg.concurrency.waits import block_noted
 from klieg.engines import serialization
 from klieg.engines.calls import END_OF_STREAM, StreamFuture
 from klieg.engines.failures import NOTHING
@@ -352,7 +353,7 @@ class ObjectRefGenerator(Generic[R]):
     def __next__(self) -> ObjectRef[R]:
         future = self._stream.item(self._index)
         if future.outcome is None:
-            engine.current().block(future.is_done, (future,), None)
+            block_noted(engine.current().block, future.is_done, (future,), None)
         if future.outcome is END_OF_STREAM:
             raise StopIteration
         return self._advance(future)

@@ -28,6 +28,18 @@ def task(actor):
 
 
 @klieg.remote
+class Streamer:
+    def items(self, actor):
+        yield klieg.get(actor.end.remote())
+
+
+@klieg.remote
+def streams(actor):
+    """Waits for the first item of a generator that waits for the actor."""
+    return klieg.get(next(Streamer.remote().items.remote(actor)))
+
+
+@klieg.remote
 def identity(value):
     return value
 
@@ -49,6 +61,9 @@ class Plain:
 
     def through_wait(self, me):
         return klieg.wait([me.end.remote()])
+
+    def through_generator(self, me):
+        return klieg.get(streams.remote(me))
 
     def call_with_timeout(self, other):
         try:
@@ -78,6 +93,10 @@ def test_plain_actors_that_wait_for_one_another_are_reported(warnings, journal, 
     ("method", "words"),
     [
         ("through_task", r"task #\d+ runs in a worker of tasks, pid \d+, and waits for"),
+        (
+            "through_generator",
+            r"streams #\d+ runs in a worker of tasks, pid \d+, and waits for\n +Streamer\.items #\d+",
+        ),
         ("through_argument", r"identity #\d+ is held back in pid \d+ until its arguments are there, from"),
     ],
 )

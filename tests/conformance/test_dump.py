@@ -178,6 +178,17 @@ def test_tasks_and_those_that_wait_for_resources_are_shown(gate, journal):
     klieg.get(refs)
 
 
+def test_async_tasks_are_shown_with_their_await_stacks(door):
+    @klieg.remote(max_concurrency=3)
+    async def visit(door):
+        await door.wait.remote()
+
+    refs = [visit.remote(door) for _ in range(3)]
+    text = wait_until_dumped(r"visit #\d+, [^\n]*visit #\d+ in group default")
+    assert "await door.wait.remote()" in text
+    klieg.get([door.open.remote(), *refs])
+
+
 def test_threads_of_the_users_own_are_shown():
     opened = threading.Event()
 

@@ -9,13 +9,12 @@ deadline; whatever is not known counts as something that may still end.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from klieg.concurrency import stacks
-from klieg.concurrency.call import RUNNING, Call
+from klieg.concurrency.call import CURRENT, RUNNING, Call
 from klieg.concurrency.executors import run_sync
 from klieg.ids import COUNTER_MASK
 
@@ -193,24 +192,20 @@ def confirmed(first: Waits, second: Waits) -> list[Circle]:
     return [circle for circle, evidence in second.circles().items() if before.get(circle) == evidence]
 
 
-def noted(futures: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
-    """While this lasts, the thread waits for these futures, for ever if need be."""
-    return _Noted(futures)
+Wait = Callable[[Callable[[], bool], Sequence[Any], float | None], bool]
 
 
-class _Noted:
-    __slots__ = ("_futures", "_outer")
-
-    def __init__(self, futures: Sequence[Any]) -> None:
-        self._futures = futures
-
-    def __enter__(self) -> None:
-        ident = threading.get_ident()
-        self._outer = BLOCKED.get(ident)
-        BLOCKED[ident] = self._futures
-
-    def __exit__(self, *exc: object) -> None:
-        if self._outer is None:
-            BLOCKED.pop(threading.get_ident(), None)
+def block_noted(wait: Wait, ready: Callable[[], bool], futures: Sequence[Any], deadline: float | None) -> bool:
+    """`wait(ready, futures, deadline)`. What a call waits for without end is noted meanwhile."""
+    if deadline is not None or CURRENT.get() is None:
+        return wait(ready, futures, deadline)
+    ident = threading.get_ident()
+    outer = BLOCKED.get(ident)
+    BLOCKED[ident] = futures
+    try:
+        return wait(ready, futures, None)
+    finally:
+        if outer is None:
+            BLOCKED.pop(ident, None)
         else:
-            BLOCKED[threading.get_ident()] = self._outer
+            BLOCKED[ident] = outer

@@ -185,6 +185,7 @@ class InlineActor(Channel):
         self.limits = limits_of(info.is_async, options.max_concurrency, info.groups)
         self.restarts_left = options.max_restarts
         """-1: without end."""
+        self.restarts = 0
         self.death: str | None = None
         self.init_failed = False
         self.grant: Grant | None = None
@@ -280,6 +281,7 @@ class InlineActor(Channel):
             if self.death is not None or not self.restarts_left:
                 return False
             self.restarts_left -= self.restarts_left > 0
+            self.restarts += 1
             old, self.life = self.life, Life(self, restarted=True)
             self.host = self.life.host
         self.engine.end_children(old.host)
@@ -884,13 +886,12 @@ class InlineEngine:
             child.die("The actor is dead because its owner, the actor that created it, died.")
 
     def snapshot(self, timeout: float) -> list[dict[str, Any]]:
-        hosts = [*(actor.host for actor in list(self.actors.values())), self.tasks.host]
         return [
             {
                 "process": self.process,
                 "pid": os.getpid(),
                 "driver": True,
-                "actors": [snapshot_of(host) for host in hosts],
+                "actors": [snapshot_of(host) for host in self._hosts()],
                 "threads": thread_stacks(without=RUNNERS),
                 "outgoing": outgoing(self._outgoing()),
                 "waits": self._waits(),
@@ -898,10 +899,14 @@ class InlineEngine:
         ]
 
     def _waits(self) -> Facts:
-        actors = list(self.actors.values())
-        unsent = [entry for channel in [*actors, self.tasks, *self._async_tasks] for entry in channel.unsent()]
-        hosts = [*(actor.host for actor in actors), self.tasks.host]
-        return {"pid": os.getpid(), "hosts": [waits_of(host) for host in hosts], "late": late(unsent)}
+        unsent = [entry for channel in self._all_channels() for entry in channel.unsent()]
+        return {"pid": os.getpid(), "hosts": [waits_of(host) for host in self._hosts()], "late": late(unsent)}
+
+    def _all_channels(self) -> list[InlineActor | InlineTasks | InlineAsyncTasks]:
+        return [*list(self.actors.values()), self.tasks, *self._async_tasks]
+
+    def _hosts(self) -> list[Host]:
+        return [channel.host for channel in self._all_channels()]
 
     def ask_waits(self, then: Callable[[list[Facts]], None]) -> None:
         """Have a function called with what is known of who waits for whom."""
@@ -936,15 +941,14 @@ class InlineEngine:
             is_detached=options.lifetime == "detached",
             placement=options.placement,
             death=actor.death or "",
-            restarts=0,
+            restarts=actor.restarts,
             owner=self.process,
         )
 
     def survey(self, question: str, details: Mapping[str, Any], timeout: float) -> tuple[list[Any], list[Any]]:
         self._check_open()
         most = details.get("most", task_table.MOST)
-        hosts = [actor.host for actor in list(self.actors.values())]
-        hosts += [self.tasks.host, *(channel.host for channel in self._async_tasks)]
+        hosts = self._hosts()
         if question == "timeline":
             return [{"pid": os.getpid(), "title": "this process", **recorded(hosts, details)}], []
         if question == "objects":
@@ -958,7 +962,7 @@ class InlineEngine:
         return [{**made, **task_table.running_here(self.process, os.getpid(), hosts, most)}], []
 
     def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
-        for channel in [*list(self.actors.values()), self.tasks]:
+        for channel in self._all_channels():
             yield from ((call, channel.target, where) for call, where in channel.unsent())
         for inline in list(self.pending.values()):
             if inline.outgoing.channel is not None:
