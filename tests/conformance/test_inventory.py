@@ -24,6 +24,21 @@ def test_a_put_value_is_listed_with_its_size_until_its_last_ref_is_dropped() -> 
     assert number not in [entry["id"] for entry in engine.current().objects()]
 
 
+def test_objects_of_the_users_are_not_asked_what_they_are() -> None:
+    class Lazy:
+        asked = 0
+
+        @property
+        def __class__(self) -> type:
+            Lazy.asked += 1
+            return Lazy
+
+    lazy, ref = [Lazy()], klieg.put(1)
+    assert listed(ref)["kind"] == "put"
+    assert Lazy.asked == 0
+    del lazy
+
+
 def test_a_call_is_listed_as_pending_with_its_name_and_then_as_its_result(gate: gates.Gate) -> None:
     @klieg.remote
     def wait_and_answer() -> int:

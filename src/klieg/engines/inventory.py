@@ -33,7 +33,9 @@ def inventory(process: int, holders: Holders, borrowed: Iterable[ObjectFuture] =
     call: name of the call that is to make it, while it is pending
     site: where `put` was called, if that was recorded
     """
-    own = [f for f in gc.get_objects() if isinstance(f, ObjectFuture) and process_of(getattr(f, "id", 0)) == process]
+    # Not `isinstance`, which asks an object for its `__class__`: users have objects that do something then.
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), ObjectFuture)]
+    own = [future for future in found if process_of(getattr(future, "id", 0)) == process]
     futures = [future for future in (*own, *borrowed) if _is_an_object(future)]
     return [_describe(future, process, holders) for future in sorted(futures, key=lambda f: f.id)]
 
