@@ -23,21 +23,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from klieg import ids, measurements, session
+from klieg import session
 from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import has_hook, mode_of
-from klieg.concurrency.snapshot import RUNNERS
-from klieg.concurrency.stacks import thread_stacks
-from klieg.concurrency.waits import Facts, late
-from klieg.engines import failures, serialization, task_table
+from klieg.engines import failures, serialization
 from klieg.engines.callbacks import Callbacks
 from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
 from klieg.engines.functions import Exports, export
-from klieg.engines.inventory import MOST, inventory, known_here
-from klieg.engines.local import output, wire
+from klieg.engines.inventory import inventory
+from klieg.engines.local import wire
 from klieg.engines.local.actors import ActorChannel
+from klieg.engines.local.answers import Answers
 from klieg.engines.local.connection import socket_pair
 from klieg.engines.local.control import HeadClient
 from klieg.engines.local.leases import TaskChannel
@@ -49,9 +47,7 @@ from klieg.engines.local.store.ledger import Account
 from klieg.engines.local.store.segment import Block, Segment, StoredBuffer
 from klieg.engines.local.store.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
-from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import ready_outcome
-from klieg.engines.recorded import recorded
 from klieg.engines.serialization import Named
 from klieg.engines.surroundings import resolve
 from klieg.engines.unread import report_unread
@@ -88,9 +84,6 @@ OWNER_DIED: Final = "The process that owned the value died, and the value with i
 
 ROOM_PATIENCE: Final = 0.5
 """Seconds that others get to move to disk what they do not read."""
-
-WAITS_PATIENCE: Final = 2.0
-"""Seconds that others get to say who waits for whom; what is not known counts as what may end."""
 
 LOST_KEPT: Final = 10_000
 """Dead processes that are remembered, so that nothing is sent to them."""
@@ -149,17 +142,8 @@ class LocalEngine:
         self._lock = threading.RLock()
         self._gone: BaseException | None = None
         """Why the runtime is over, once it is."""
-        self._questions: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {
-            "snapshot": lambda _, reply: reply(self._snapshot()),
-            "waits": lambda _, reply: reply(self._waits()),
-            "calls": lambda details, reply: reply(self._calls(details)),
-            "lines": lambda details, reply: reply(self._lines(details)),
-            "objects": lambda details, reply: reply(self._known_objects(details)),
-            "metrics": lambda _, reply: reply({"pid": self.pid, "metrics": measurements.dump()}),
-            "timeline": lambda details, reply: reply(self._timeline(details)),
-            "room": lambda size, reply: self.give_room(size, reply, ask_borrowers=True),
-        }
-        """What other processes may ask of this one, through the head; each is given how to reply, now or later."""
+        self.answers = Answers(self)
+        """What it tells of itself when others ask."""
         self.hooked = False
         """True once there was an actor with a shutdown hook."""
         self.head_started = False
@@ -438,14 +422,8 @@ class LocalEngine:
         self._ask_actor(actor, wire.RESIZE, json.dumps(limits).encode())
 
     def snapshot(self, timeout: float) -> list[dict[str, Any]]:
-        self._check_usable()
-        answers: list[dict[str, Any]] = []
-        self.head.request("survey", lambda answer, _: answers.append(answer), question="snapshot", timeout=timeout)
-        self.reactor.block(lambda: bool(answers), time.monotonic() + timeout + HEAD_GRACE)
-        if not answers or "lost" in answers[0]:
-            silent = {"pid": 0, "title": "the head", "state": "so nothing is known of the workers", "stacks": ""}
-            return [self._snapshot(), {"silent": silent}]
-        return [self._snapshot(), *answers[0]["replies"], *({"silent": silent} for silent in answers[0]["silent"])]
+        replies, silent = self.survey("snapshot", {}, timeout)
+        return [*replies, *({"silent": one} for one in silent)]
 
     def table(self, of: str) -> list[dict[str, Any]]:
         self._check_usable()
@@ -463,77 +441,20 @@ class LocalEngine:
             timeout=timeout,
         )
         mine: list[Any] = []
-        self._questions[question](dict(details), mine.append)
+        self.answers.to[question](dict(details), mine.append)
         self.reactor.block(lambda: bool(answers), time.monotonic() + timeout + HEAD_GRACE)
         if not answers or "lost" in answers[0]:
-            return mine, [{"pid": 0, "title": "the head", "state": "silent", "stacks": ""}]
+            state = "so nothing is known of the workers"
+            return mine, [{"pid": 0, "title": "the head", "state": state, "stacks": ""}]
         return [*mine, *answers[0]["replies"]], answers[0]["silent"]
 
-    def _calls(self, details: Mapping[str, Any]) -> dict[str, Any]:
-        """The calls that this process has made, and those that it runs."""
-        most = details.get("most", task_table.MOST)
-        hosts = [self.runner.host] if self.runner is not None else []
-        return {
-            **task_table.made_here(self.process, self._outgoing(), most),
-            **task_table.running_here(self.process, self.pid, hosts, most),
-        }
-
-    def _known_objects(self, details: Mapping[str, Any]) -> dict[str, Any]:
-        return known_here(self.process, self.pid, self.objects(), details.get("most", MOST))
-
-    def _timeline(self, details: Mapping[str, Any]) -> dict[str, Any]:
-        """What ran here since recording began; starts or stops it, if told to."""
-        hosts = [self.runner.host] if self.runner is not None else []
-        return {"pid": self.pid, "title": self._title(), **recorded(hosts, details)}
-
-    def leave_record(self) -> None:
-        """This worker ends: the head keeps what it has recorded."""
-        self.head.tell("record", record=self._timeline({}))
-
-    def _title(self) -> str:
-        return self.runner.host.name if self.runner is not None else "driver"
-
-    def _lines(self, details: Mapping[str, Any]) -> dict[str, Any]:
-        """What this process has printed last."""
-        return {
-            "worker_id": ids.WorkerID.from_int(self.process).hex(),
-            "pid": self.pid,
-            "title": self._title(),
-            "lines": output.recent(details.get("most", output.LINES_KEPT)),
-        }
-
-    def _snapshot(self) -> dict[str, Any]:
-        """What this process is doing."""
-        return {
-            "process": self.process,
-            "pid": self.pid,
-            "driver": self.runner is None,
-            "actors": self.runner.snapshot() if self.runner is not None else [],
-            "threads": thread_stacks(without=RUNNERS),
-            "outgoing": outgoing(self._outgoing()),
-            "waits": self._waits(),
-        }
-
-    def _waits(self) -> dict[str, Any]:
-        """What this process knows of who waits for whom."""
-        unsent = [entry for channel in self._all_channels() for entry in channel.unsent()]
-        return {"pid": self.pid, "hosts": self.runner.waits() if self.runner is not None else [], "late": late(unsent)}
-
-    def ask_waits(self, then: Callable[[list[Facts]], None]) -> None:
-        """Have a function called with what each process knows of who waits for whom, as far as it answers in time."""
-        self.head.request(
-            "survey",
-            lambda answer, _: then([self._waits(), *answer.get("replies", ())]),
-            question="waits",
-            timeout=WAITS_PATIENCE,
-            explain=False,
-        )
-
-    def _all_channels(self) -> list[Channel]:
+    def channels(self) -> list[Channel]:
+        """Where the calls of this process go."""
         return [*list(self._channels.values()), *list(self._tasks.values())]
 
-    def _outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
-        for channel in self._all_channels():
+    def outgoing(self) -> Iterator[tuple[OutgoingCall, str, str]]:
+        """The calls of this process that have no outcome yet: each with whom it was sent to, and where it is."""
+        for channel in self.channels():
             yield from ((call, channel.target, where) for call, where in channel.unsent())
         for peer in list(self._peers.values()):
             for waiting in list(peer.pending.values()):
@@ -854,7 +775,7 @@ class LocalEngine:
             self.peer_of(message["process"], fds)
         elif verb == "asked":
             ticket = message["ticket"]
-            answer = self._questions[message["question"]]
+            answer = self.answers.to[message["question"]]
             answer(message["details"], lambda reply: self.head.tell("reply", ticket=ticket, reply=reply))
         elif verb == "wanted":
             for channel in list(self._tasks.values()):

@@ -208,7 +208,8 @@ class Runner:
         self.host = self._make_host()
         self.holds_resources = config["holds_resources"]
         self._interrupts = InterruptTasks(self)
-        Watchdog(self.host, engine.reactor.call_at, logger.warning, session.settings.thresholds(), engine.ask_waits)
+        thresholds = session.settings.thresholds()
+        Watchdog(self.host, engine.reactor.call_at, logger.warning, thresholds, engine.answers.ask_waits)
         engine.reactor.ticks.append(self._tick)
         engine.reactor.restless = self._restless
 
@@ -435,7 +436,7 @@ class Runner:
         _, code = self._leaving
         failpoint("worker.before_exit")
         if recording.recorder is not None:
-            self.engine.leave_record()
+            self.engine.answers.leave_record()
         if not measurements.is_empty():
             self.engine.head.tell("measured", metrics=measurements.dump_counts())
         self.engine.reactor.flush()
