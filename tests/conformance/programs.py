@@ -47,15 +47,15 @@ def running(program: str, **settings: object) -> Iterator[subprocess.Popen[str]]
         process.kill()
 
 
-def run(program: str, *options: str, **settings: object) -> tuple[str, str, int]:
+def run(program: str, *options: str, patience: float = PATIENCE, **settings: object) -> tuple[str, str, int]:
     """Run a program to its end: what it wrote to stdout and stderr, and its exit code."""
     with start(program, *options, **settings) as process:
-        return finish(process)
+        return finish(process, patience)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str, int]:
+def finish(process: subprocess.Popen[str], patience: float = PATIENCE) -> tuple[str, str, int]:
     try:
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
         output, errors = process.communicate()

@@ -94,6 +94,7 @@ class Sync:
 # Calls that have not started.
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_a_queued_task_never_starts(engine, gate, journal):
     klieg.shutdown()
     klieg.init(engine=engine, num_cpus=1)

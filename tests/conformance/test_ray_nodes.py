@@ -1,5 +1,6 @@
 """What only a cluster can suffer: the death of a node, and where things run."""
 
+import programs
 import pytest
 
 import klieg
@@ -66,3 +67,24 @@ def test_an_actor_with_restarts_left_comes_back_on_another_node(node, ray_cluste
         assert klieg.get(counter.node.remote()) == other.node_id
     finally:
         ray_cluster.cluster.remove_node(other)
+
+
+def test_a_program_joins_a_cluster_by_its_address_and_brings_klieg_along(engine, ray_cluster):
+    if engine != "ray":
+        pytest.skip("there is no cluster to join")
+    program = f"""
+    import os
+    import klieg
+
+    @klieg.remote
+    def where():
+        import cloudpickle
+        return [os.path.dirname(module.__file__) for module in (klieg, cloudpickle)]
+
+    with klieg.init({ray_cluster.address!r}, engine="ray", log_to_driver=False):
+        here = [os.path.dirname(module.__file__) for module in (klieg, klieg.cloudpickle)]
+        there = klieg.get(where.remote())
+    print(all("py_modules" in path for path in there), set(here) & set(there), klieg.is_initialized())
+    """
+    output, errors, code = programs.run(program, patience=60)
+    assert (output, code) == ("True set() False\n", 0), errors

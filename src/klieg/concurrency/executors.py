@@ -131,6 +131,16 @@ class MainExecutor:
                 self._look(call.started)
                 call = self._finished(call)
 
+    def run_one(self) -> None:
+        """Run the first call that is ready: for a thread that has other things to do in between."""
+        call = self.ready.popleft()
+        self.current = call
+        run_sync(call)
+        self.current = None
+        following = self._finished(call)
+        if following is not None:
+            self.ready.appendleft(following)
+
 
 class PoolExecutor:
     """A pool that grows when a call finds no idle thread, and keeps its threads."""

@@ -25,7 +25,7 @@ from klieg.engines.ray.trouble import actor_trouble
 from klieg.exceptions import ActorDiedError, ActorUnavailableError, KliegError, WorkerCrashedError
 from klieg.ids import COUNTER_MASK
 from klieg.outcome import Error, Serialized, Value
-from klieg.task import ANY_ARGUMENTS, TaskSpec
+from klieg.task import ANY_ARGUMENTS, STREAMS, TaskSpec
 
 if TYPE_CHECKING:
     from klieg.engines.ray.engine import RayEngine
@@ -118,7 +118,7 @@ class ActorChannel(Channel):
         with self._lock:
             self._connecting = False
             if self.death is None:
-                self.link = Link(self, number, answer)
+                self.link = Link(self, number, *answer)
                 self._drain()
 
     def _refused(self, handle: Any, error: Exception, lost: list[OutgoingCall]) -> None:
@@ -186,6 +186,16 @@ class ActorChannel(Channel):
         return f"{self.number & (1 << 128) - 1:032x}"
 
 
+def _is_simple(call: OutgoingCall) -> bool:
+    """True if nothing but one outcome has to come home, and nothing else can come meanwhile."""
+    return (
+        type(call.payload) is bytes
+        and call.dependencies is None
+        and call.deadline is None
+        and call.spec.num_returns not in STREAMS
+    )
+
+
 def portable(spec: TaskSpec) -> TaskSpec:
     """The part of a spec that concerns who carries it out. The retries are decided by the caller, and the exceptions
     that they name may be nothing that a node can import."""
@@ -211,15 +221,19 @@ ASK_AGAIN = 0.05
 class Link:
     """The calls of this process to one incarnation of an actor."""
 
-    def __init__(self, channel: ActorChannel, number: int, method: str) -> None:
+    def __init__(self, channel: ActorChannel, number: int, method: str, takes_direct: bool) -> None:
         """
         Args:
             method: of the Ray actor, for the exchanges.
+            takes_direct: whether a lone call may be made without one.
         """
         self.channel = channel
         self.engine = channel.engine
         self.number = number
         self._method = method
+        self._takes_direct = takes_direct
+        self._direct: OutgoingCall | None = None
+        """The call that went without an exchange and has not come home."""
         self._pending: dict[int, OutgoingCall] = {}
         """Every call that was posted and has no outcome yet."""
         self._outbox: list[OutgoingCall] = []
@@ -247,6 +261,8 @@ class Link:
             if self._under_way:
                 if len(self._outbox) == 1:
                     self.engine.flush_soon(self)
+            elif self._takes_direct and _is_simple(call):
+                self._call_directly(call)
             else:
                 self._exchange(call.keep.handle)
         return True
@@ -265,7 +281,22 @@ class Link:
         ref = getattr(handle, self._method).remote(close((self.number, self._sent, specs, calls), is_plain))
         self._sent += 1
         self._under_way += 1
-        self.engine.expect(ref, lambda answer: self._came_home(handle, answer))
+        if self._under_way == 1 and len(outbox) == 1:
+            self.engine.expect_lone(ref, lambda answer: self._came_home(handle, answer), outbox[0])
+        else:
+            self.engine.expect(ref, lambda answer: self._came_home(handle, answer))
+
+    def _call_directly(self, call: OutgoingCall) -> None:
+        """Nothing is under way: the call needs nobody to fetch its outcome later."""
+        self._outbox.clear()
+        specs: list[SpecRecord] = []
+        record = self._record(call, specs)
+        handle = call.keep.handle
+        ref = handle.direct.remote(close((self.number, self._sent, specs, [record]), True))
+        self._sent += 1
+        self._under_way += 1
+        self._direct = call
+        self.engine.expect_lone(ref, lambda answer: self._came_home_directly(handle, answer), call)
 
     def _record(self, call: OutgoingCall, specs: list[SpecRecord]) -> CallRecord:
         number = self._specs.get(call.spec)
@@ -304,10 +335,27 @@ class Link:
             self._taken += 1
             for record in due:
                 self._take(handle, record)
+        self._one_is_home(handle)
+
+    def _came_home_directly(self, handle: Any, answer: Any) -> None:
+        self._direct = None
+        if isinstance(answer, Exception) or answer is None:
+            self.channel.lose(self, handle)
+            return
+        self._take(handle, open_(answer)[1][0])
+        self._one_is_home(handle)
+
+    def _one_is_home(self, handle: Any) -> None:
         with self._lock:
             self._under_way -= 1
             if not self._under_way and self._pending and not self._closed:
                 self._exchange(handle)
+
+    def cancel_direct(self, call: OutgoingCall, never_starts: Any) -> None:
+        """The actor was asked to end the call, and has answered. One that has not arrived waits until the actor is
+        free, like any other, but its caller need not."""
+        if never_starts is True and self._pending.pop(call.id & COUNTER_MASK, None) is not None:
+            call.fail(cancelled_error(call.spec))
 
     def _take(self, handle: Any, record: Record) -> None:
         """One call's outcome, or one item of its stream."""
@@ -343,6 +391,9 @@ class Link:
             return parcels.unwrap(parcel, self.engine.recognize)
         named = tuple(self.engine.recognize(each) for each in parcel[2])
         return parcels.Stored(handle.take.remote(parcel[1]), 0, named)
+
+    def is_direct(self, call: OutgoingCall) -> bool:
+        return self._direct is call
 
     def __len__(self) -> int:
         return len(self._pending)

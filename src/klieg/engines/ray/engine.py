@@ -239,6 +239,7 @@ class RayEngine:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Calls made in one step of the loop leave together at its end; whoever resolves a future wakes the loop."""
+        self._arrivals.release_lone()
         if self._held_back:
             loop.call_soon(self.flush)
 
@@ -265,7 +266,9 @@ class RayEngine:
             self.flush()
             if why == CANCELLED:
                 run.cancelled.add(call.id & COUNTER_MASK)
-            token.handle.cancel.remote(self.process, call.id & COUNTER_MASK, why, recursive)
+            answer = token.handle.cancel.remote(self.process, call.id & COUNTER_MASK, why, recursive)
+            if run.is_direct(call):
+                self.expect(answer, lambda never_starts: run.cancel_direct(call, never_starts))
 
     def cancel_children(self, call: Call) -> None:
         """Cancel what a call of this process has called and still waits for."""
@@ -462,6 +465,13 @@ class RayEngine:
 
     def expect(self, ref: Any, arrived: Arrived) -> None:
         self._arrivals.expect(ref, arrived)
+
+    def expect_lone(self, ref: Any, arrived: Arrived, call: OutgoingCall) -> None:
+        """For the only ref under way on a link. In actors, Ray frowns on a thread that waits in it."""
+        if self.host is None and not self._in_task and call.deadline is None:
+            self._arrivals.expect_lone(ref, arrived, call)
+        else:
+            self._arrivals.expect(ref, arrived)
 
     def flush_soon(self, link: Link) -> None:
         self._held_back.append(link)

@@ -1,10 +1,12 @@
 """In a worker process of Ray: one klieg actor, or one task after another, around the concurrency core.
 
     exchange ──► Line (in the caller's order) ──► Host.deliver ──► executor ──► Delivery.succeed ──► Line ──► exchange
+    direct ────► a lone call to a plain actor: the same, with a Reply in the place of the Line
 
 A klieg actor is one async Ray actor. Ray's default event loop takes the exchanges and is the loop of an async klieg
 actor; what acts on the queue from outside it (cancel, resize, statistics) has a loop of its own, in Ray's terms a
-concurrency group.
+concurrency group. The calls of a plain actor run on the thread of the default loop, between two steps of it, so that a
+lone call changes no thread; its exchanges are taken on the other loop, as calls hold this one.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ from klieg.engines.ray.messages import (
     Message,
     Record,
     Session,
+    SpecRecord,
     close,
     open_,
 )
@@ -76,6 +79,10 @@ NOTES_KEPT: Final = 1000
 """What was said of calls that are not here is kept for so many of them; a guess."""
 
 RUNTIME_ENDED: Final = "The actor is dead because its runtime was shut down."
+
+LOOP_WAITS: Final = 0.005
+"""Seconds for which the calls of a plain actor keep the loop of their thread waiting, or one call; as long as Python
+lets one thread keep another waiting."""
 
 EXIT_GRACE: Final = 1.0
 """Seconds that callers get to fetch the last outcomes of an actor that exits, and leftover tasks to clean up."""
@@ -131,7 +138,7 @@ class Delivery(Call):
     __slots__ = ("function", "home", "line", "payload", "values")
 
     def __init__(
-        self, home: HostActor, line: Line, number: int, known: KnownSpec, payload: Serialized, values: Any
+        self, home: HostActor, line: Line | Reply, number: int, known: KnownSpec, payload: Serialized, values: Any
     ) -> None:
         super().__init__(number, line.caller, known.spec, known.target)
         self.home = home
@@ -182,6 +189,7 @@ class Delivery(Call):
             payload = _dumps_raw(item)
         except Exception as error:
             raise explain_value(error, f"item {index} of {self.spec.name}()", item) from error
+        assert isinstance(self.line, Line)  # a stream never comes as a direct call
         self.line.add((self.id, ITEM, index, self.home.box(payload)))
 
 
@@ -226,27 +234,34 @@ class Line:
         self._returned = 0
         self._waiter: asyncio.Future[None] | None = None
         self._woken = False
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self.closing = False
         self._empty: asyncio.Future[None] | None = None
         """Set when the last records are fetched, once the actor waits for that."""
 
     async def turn(self, number: int) -> None:
         """Wait until every earlier exchange has delivered its calls: Ray may start them in another order."""
-        if number != self._next:
-            self._early[number] = self.loop.create_future()
-            await self._early[number]
-            del self._early[number]
+        with self.lock:
+            if number == self._next:
+                return
+            come = self._early[number] = self.loop.create_future()
+        await come
 
     def next(self) -> None:
-        self._next += 1
-        following = self._early.get(self._next)
-        if following is not None and not following.done():
-            following.set_result(None)
+        """The exchange whose turn it was has delivered its calls; from any thread."""
+        with self.lock:
+            self._next += 1
+            following = self._early.pop(self._next, None)
+        if following is None:
+            return
+        if threading.get_ident() == self._loop_thread:
+            _settle(following)
+        else:
+            self.loop.call_soon_threadsafe(_settle, following)
 
     def finish(self, record: Record) -> None:
         """A call has its outcome; from any thread."""
-        with self._lock:
+        with self.lock:
             self.unfinished -= 1
         self.add(record)
 
@@ -291,6 +306,30 @@ class Line:
             await asyncio.wait([self._empty], timeout=patience)
 
 
+class Reply:
+    """Where the outcome of a direct call goes: home with the Ray call that brought it."""
+
+    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
+        self.caller = line.caller
+        self.specs = line.specs
+        self.record: Record = ()
+        self._loop = loop
+        self._come = loop.create_future()
+
+    def finish(self, record: Record) -> None:
+        self.record = record
+        self._loop.call_soon_threadsafe(_settle, self._come)
+
+    async def wait(self) -> Message:
+        await self._come
+        return close((0, [self.record]), type(self.record[-1]) is bytes)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 M = TypeVar("M", bound=Callable[..., Any])
 N = TypeVar("N")
 
@@ -315,6 +354,11 @@ class HostActor:
         self._cancels: dict[tuple[int, int], tuple[int, bool]] = {}
         """Calls that are to end and have not arrived: a cancel travels beside the exchanges and may overtake them."""
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._main_on_loop = facts.mode == "plain"
+        self._main_scheduled = False
+        self._replies = 0
+        """Direct calls that have not gone home."""
         self._lines: dict[int, Line] = {}
         self._large: dict[int, Serialized] = {}
         self._promised: dict[int, ObjectFuture] = {}
@@ -347,7 +391,7 @@ class HostActor:
             limits_of(info.is_async, facts.max_concurrency, info.groups) | self._resized(),
             wait=bell.acquire,
             look=_nothing,
-            wake=bell.release,
+            wake=self._run_soon if self._main_on_loop else bell.release,
             start_thread=_start_thread,
             on_exit=self._exit_soon,
             loop=watched(self._loop) if facts.mode == "async" else None,
@@ -378,6 +422,8 @@ class HostActor:
         """Start what runs the constructor, and the calls of all but a threaded actor."""
         if host.loop is not None:
             host.loop.adopt_thread()
+        elif self._main_on_loop:
+            asyncio.set_event_loop(None)  # what runs here between two steps of the loop is not to find it
         else:
             _start_thread(functools.partial(self._run_main, host), "klieg main")
 
@@ -385,6 +431,34 @@ class HostActor:
         """The thread of an actor that is not async: its constructor, its calls and its farewell."""
         host.main.run()
         self._say_farewell()
+
+    def _run_soon(self) -> None:
+        """Have the loop's thread run what is ready, between two steps of the loop; from any thread."""
+        if self._main_scheduled:
+            return
+        self._main_scheduled = True
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(self._run_ready)
+        else:
+            self._loop.call_soon_threadsafe(self._run_ready)
+
+    def _run_ready(self) -> None:
+        """Run calls, which must not see that their thread has a loop. It gets its turn every few milliseconds, and
+        whenever a direct call may go home: two steps later Ray has been told."""
+        main, until, replies = self.host.main, time.monotonic() + LOOP_WAITS, self._replies
+        self._main_scheduled = False
+        with _no_loop_here(self._loop):
+            while main.ready and not main.stopped:
+                main.run_one()
+                if replies or time.monotonic() > until:
+                    break
+        if main.ready and not self._main_scheduled:
+            self._main_scheduled = True
+            self._loop.call_soon(self._loop.call_soon, self._loop.call_soon, self._run_ready)
+
+    def _say_farewell_on_loop(self) -> None:
+        with _no_loop_here(self._loop):
+            self._say_farewell()
 
     def _say_farewell(self) -> None:
         """Run the actor's shutdown hook on its thread; on an async actor's loop it is awaited by a task."""
@@ -413,6 +487,22 @@ class HostActor:
         """The same, while the actor's own loop is held."""
         return await self._exchange(message)
 
+    async def direct(self, message: Message) -> Message | None:
+        """Take the only call of a caller that has nothing else under way, and give its outcome."""
+        line_number, _, specs, calls = open_(message)
+        line = self._lines.get(line_number)
+        if line is None:
+            return None
+        self._replies += 1
+        try:
+            reply = Reply(line, self._loop)
+            self._learn(line, specs)
+            self._deliver(self._open(reply, calls[0]))
+            line.next()
+            return await reply.wait()
+        finally:
+            self._replies -= 1
+
     async def _exchange(self, message: Message) -> Message | None:
         line_number, number, specs, calls = open_(message)
         line = self._lines.get(line_number)
@@ -423,27 +513,31 @@ class HostActor:
         self._exchanging.add(task)
         try:
             await line.turn(number)
-            for spec_number, spec, exported in specs:
-                self._learn(line, spec_number, KnownSpec(spec, exported, self.host, self.facts.placement))
+            self._learn(line, specs)
             for record in calls:
                 call = self._open(line, record)
                 for payload in call.large():
                     await payload.fetch()
-                line.unfinished += 1
-                self.host.deliver(call)
-                if self._cancels:
-                    self._cancel_arrived(call)
+                with line.lock:
+                    line.unfinished += 1
+                self._deliver(call)
             line.next()
             return await line.fetch()
         finally:
             self._exchanging.discard(task)
 
-    def _learn(self, line: Line, number: int, spec: KnownSpec) -> None:
-        line.specs[number] = spec
-        if len(line.specs) > 2 * SPECS_KEPT:
-            del line.specs[next(iter(line.specs))]
+    def _deliver(self, call: Delivery) -> None:
+        self.host.deliver(call)
+        if self._cancels:
+            self._cancel_arrived(call)
 
-    def _open(self, line: Line, record: CallRecord) -> Delivery:
+    def _learn(self, line: Line, specs: list[SpecRecord]) -> None:
+        for number, spec, exported in specs:
+            line.specs[number] = KnownSpec(spec, exported, self.host, self.facts.placement)
+            if len(line.specs) > 2 * SPECS_KEPT:
+                del line.specs[next(iter(line.specs))]
+
+    def _open(self, line: Line | Reply, record: CallRecord) -> Delivery:
         number, spec_number, arguments, values, seconds = record
         recognize = self.engine.recognize
         payload = parcels.unwrap(arguments, recognize)
@@ -463,14 +557,15 @@ class HostActor:
         return LARGE, key, [self.engine.describe(each) for each in named]
 
     @_control
-    async def hello(self, line_number: int, process: int) -> str:
-        """A caller introduces itself; it learns that this incarnation is alive, and the method for its exchanges."""
-        if self.host.own_loops.groups:
+    async def hello(self, line_number: int, process: int) -> tuple[str, bool]:
+        """A caller introduces itself; it learns that this incarnation is alive, the method for its exchanges, and
+        whether a lone call may come directly."""
+        if self.host.own_loops.groups or self._main_on_loop:
             self._open_line(line_number, Line(process, asyncio.get_running_loop()))
-            return "exchange_aside"
+            return "exchange_aside", self._main_on_loop
         opening = asyncio.run_coroutine_threadsafe(self._open_line_here(line_number, process), self._loop)
         await asyncio.wrap_future(opening)
-        return "exchange"
+        return "exchange", False
 
     async def _open_line_here(self, number: int, process: int) -> None:
         self._open_line(number, Line(process, self._loop))
@@ -484,11 +579,13 @@ class HostActor:
         return [parcels.contents_of(self._large.pop(key))]
 
     @_control
-    async def cancel(self, caller: int, number: int, why: int, recursive: bool) -> None:
+    async def cancel(self, caller: int, number: int, why: int, recursive: bool) -> bool:
+        """True if the call has not arrived, or has ended: in either case it will not start any more."""
         _remember(self._cancels, (caller, number), (why, recursive))
         call = self.host.calls.get((caller, number))
         if call is not None:
             self._cancel_arrived(call)
+        return call is None
 
     def _cancel_arrived(self, call: Call) -> None:
         """End the call if somebody has asked for that. Whoever of cancel and call comes second sees the other."""
@@ -575,6 +672,8 @@ class HostActor:
         self.host.main.stop()
         if self.host.loop is not None:
             await self._say_farewell_here()
+        elif self._main_on_loop:
+            self._say_farewell_on_loop()
         elif self._farewell_wanted:
             await asyncio.to_thread(self._said_farewell.wait, HOOK_GRACE)
         self.host.instance = None
@@ -590,6 +689,10 @@ class HostActor:
                 self._loop.run_until_complete(self._say_farewell_here())
             elif self.host.loop is not None:
                 asyncio.run_coroutine_threadsafe(self._say_farewell_here(), self._loop)
+            elif self._main_on_loop and self._loop.is_running():
+                self._loop.call_soon_threadsafe(self._say_farewell_on_loop)
+            elif self._main_on_loop:
+                self._say_farewell()
             self._said_farewell.wait(HOOK_GRACE)
         self.host.instance = None
 
@@ -612,6 +715,16 @@ def _remember(notes: dict[tuple[int, int], N], key: tuple[int, int], note: N) ->
     notes[key] = note
     if len(notes) > NOTES_KEPT:
         notes.pop(next(iter(notes)), None)
+
+
+@contextlib.contextmanager
+def _no_loop_here(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """While the user's code runs on this thread, the thread has no running loop: it may run one of its own."""
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(loop)
 
 
 def gpus_of_this_process() -> list[str]:
