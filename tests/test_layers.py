@@ -36,7 +36,7 @@ LAYERS = [
         ],
     ),
     ("concurrency", ["concurrency"]),
-    ("the plug", ["engine", "environment", "machine", "session", "settings"]),
+    ("the plug", ["engine", "environment", "logs", "machine", "session", "settings"]),
     ("what engines share", ["engines"]),
     ("engines", ["engines.inline", "engines.local", "engines.ray"]),
     ("public API", [""]),

@@ -42,6 +42,7 @@ from klieg.ids import (
     WorkerID,
 )
 from klieg.language import Language
+from klieg.logging_config import LoggingConfig
 from klieg.object_ref import DynamicObjectRefGenerator, ObjectRef, ObjectRefGenerator
 from klieg.options import ConcurrencyGroup
 from klieg.remote_function import RemoteFunction
@@ -85,6 +86,7 @@ __all__ = [
     "FunctionID",
     "JobID",
     "Language",
+    "LoggingConfig",
     "NodeID",
     "ObjectID",
     "ObjectRef",

@@ -23,6 +23,7 @@ from klieg.engines.inventory import SITES
 from klieg.engines.objects import AllDone, Enough, ObjectFuture, deadline_of, first_done
 from klieg.engines.unwrap import unwrap
 from klieg.exceptions import BlockingGetError, GetTimeoutError
+from klieg.logging_config import LoggingConfig
 from klieg.object_ref import ObjectRef, ObjectRefGenerator
 from klieg.options import did_you_mean
 from klieg.remote_function import RemoteFunction, Several
@@ -46,7 +47,6 @@ IGNORED_BY_INIT = frozenset(
         "configure_logging",
         "logging_level",
         "logging_format",
-        "logging_config",
         "enable_resource_isolation",
         "cgroup_path",
         "system_reserved_cpu",
@@ -122,6 +122,7 @@ def init(
     spill_directory: str | None = None,
     propagate: Iterable[contextvars.ContextVar[Any]] = (),
     record_call_sites: bool = False,
+    logging_config: LoggingConfig | None = None,
     **ignored: Any,
 ) -> Context:
     """Start the runtime. Called for you, with defaults, by the first use of anything that needs it.
@@ -148,6 +149,7 @@ def init(
         spill_directory: where to; default: the directory for temporary files. No file there ever has a name.
         propagate: context variables whose values travel with each call, into the call's own context and what it calls;
             global in a module, or in the program itself. OpenTelemetry's context, where that is installed, always does.
+        logging_config: how log records look; those of workers reach the driver's loggers and handlers then.
         record_call_sites: note where each `put` was called, for lists of objects; it costs some microseconds a call.
 
     Raises:
@@ -180,6 +182,8 @@ def init(
     said |= {"labels": _checked_labels(labels), "runtime_env": RuntimeEnv(**(runtime_env or {})).to_dict()}
     said |= {"object_store_memory": _store_size(object_store_memory), "spill_directory": _directory(spill_directory)}
     said["record_call_sites"] = bool(record_call_sites)
+    if logging_config is not None:
+        said["logging"] = logging_config.dump()
     said["propagate"] = propagation.describe(propagate)
     settings = Settings(**{**session.defaults, **said})
     session.start(engine, total, namespace, settings)

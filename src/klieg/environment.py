@@ -13,6 +13,7 @@ from typing import Final
 VARIABLES: Final = {
     "NAMESPACE": "where named actors live when `init` does not say so",
     "TASK_MAX_RETRIES": "how often a task is run again after its worker died; default 3, -1: without end",
+    "LOGGING_CONFIG_ENCODING": "TEXT or JSON: how a `LoggingConfig` that does not say so shows log records",
     "LOG_TO_DRIVER": "0 silences what workers print",
     "IGNORE_UNHANDLED_ERRORS": "1: errors whose ref was dropped unread are not reported",
     "WARN_BLOCKING_GET_INSIDE_ASYNC": "0: no warning where `init(blocking_get='warn')` allows what would be an error",

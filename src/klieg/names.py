@@ -114,7 +114,7 @@ SECTIONS: Final = (
             *better(
                 "timeline", "queueing, running and waiting apart; recording is turned on by `init(profiling=True)`"
             ),
-            *later("LoggingConfig"),
+            *better("LoggingConfig", "records of workers pass through the driver's loggers and handlers"),
             *same("ActorID TaskID JobID NodeID WorkerID ObjectID UniqueID PlacementGroupID FunctionID"),
             *same("ActorClassID ClusterID"),
             *same("SCRIPT_MODE WORKER_MODE RESTORE_WORKER_MODE SPILL_WORKER_MODE"),
@@ -135,7 +135,8 @@ SECTIONS: Final = (
             *better("address", 'None or "local" here; an address of a cluster needs `engine="ray"`'),
             *same("object_store_memory", "beyond it, what nobody reads moves to disk; see objects.md"),
             *accepted("include_dashboard dashboard_host dashboard_port job_config"),
-            *accepted("configure_logging logging_level logging_format logging_config"),
+            *accepted("configure_logging logging_level logging_format"),
+            *same("logging_config"),
             *accepted("enable_resource_isolation cgroup_path system_reserved_cpu system_reserved_memory"),
             *accepted("proxy_server_url"),
             *absent("local_mode", "`init(engine='inline')` runs everything in this process, async actors included"),
@@ -308,7 +309,8 @@ SECTIONS: Final = (
             *same("RAY_ENABLE_AUTO_CONNECT RAY_USE_MULTIPROCESSING_CPU_COUNT"),
             *better("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "silences the warning of `blocking_get='warn'` only"),
             *later("RAY_DEDUP_LOGS RAY_DEDUP_LOGS_AGG_WINDOW_S RAY_DEDUP_LOGS_ALLOW_REGEX RAY_DEDUP_LOGS_SKIP_REGEX"),
-            *later("RAY_COLOR_PREFIX RAY_DISABLE_WORKER_LOG_PREFIX RAY_LOGGER_LEVEL RAY_LOGGING_CONFIG_ENCODING"),
+            *later("RAY_COLOR_PREFIX RAY_DISABLE_WORKER_LOG_PREFIX RAY_LOGGER_LEVEL"),
+            *same("RAY_LOGGING_CONFIG_ENCODING"),
             *accepted("RAY_USE_UVLOOP", "actors run on klieg's own loop, which looks at the sockets itself"),
             *same("OMP_NUM_THREADS"),
             *same("RAY_TMPDIR"),

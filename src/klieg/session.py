@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from klieg import engine, machine, measurements, propagation
+from klieg import engine, logs, machine, measurements, propagation
 from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT
 from klieg.engine import Engine
@@ -55,6 +55,8 @@ def start(engine_name: str, resources: Mapping[str, float], namespace: str | Non
         settings, environment = given, RuntimeEnv(**given.runtime_env)
         started = _make(engine_name, resources, namespace or text("NAMESPACE") or uuid.uuid4().hex, given)
         engine.use(started)
+        if given.logging is not None:
+            logs.start(given.logging)
         propagation.use(given.propagate, given.traces)
         return started
 
@@ -87,6 +89,7 @@ def stop() -> None:
         propagation.use((), traces=False)
         running.shutdown()
         recording.stop()
+        logs.stop()
         measurements.reset()
 
 

@@ -49,6 +49,8 @@ class Settings:
     """The context variables whose values travel with calls."""
     traces: bool = dataclasses.field(default_factory=is_tracing_installed)
     """Whether OpenTelemetry's current context travels with calls."""
+    logging: Mapping[str, Any] | None = None
+    """How log records look, and that those of workers reach the driver; None: each process sees to its own."""
     record_call_sites: bool = False
     """Whether `put` notes where it was called."""
     session_name: str = dataclasses.field(default_factory=_new_session_name)

@@ -38,6 +38,9 @@ FAREWELL_TIMEOUT: Final = 5.0
 COMMAND_SHOWN: Final = 1000
 """Characters of the program's command line that tell it apart from others."""
 
+LOGS_TIMEOUT: Final = 1.0
+"""Seconds that workers get to hand over the last log records."""
+
 STOP_TIMEOUT: Final = 5.0
 """Seconds the head gets to end its workers and itself before it is killed, and they with it."""
 
@@ -63,6 +66,7 @@ class DriverEngine(LocalEngine):
 
     def shutdown(self) -> None:
         self._say_farewell()
+        self._fetch_logs()
         super().shutdown()
         self._end_head()
         self._ctrl_c.remove()
@@ -74,6 +78,11 @@ class DriverEngine(LocalEngine):
         answers: list[object] = []
         self.head.request("farewell", lambda answer, _: answers.append(answer), timeout=FAREWELL_TIMEOUT)
         self.reactor.block(lambda: bool(answers) or self.is_over, time.monotonic() + FAREWELL_TIMEOUT + 0.5)
+
+    def _fetch_logs(self) -> None:
+        """Let the log records that workers have sent come in: an answer travels behind them."""
+        if session.settings.logging is not None and not self.is_over:
+            self.survey("lines", {"most": 0}, LOGS_TIMEOUT)
 
     def _end_head(self) -> None:
         if not self.head_warm:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -23,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from klieg import session
+from klieg import logs, session
 from klieg.concurrency import recording
 from klieg.concurrency.call import CURRENT, Call
 from klieg.concurrency.host import has_hook, mode_of
@@ -780,6 +781,8 @@ class LocalEngine:
         elif verb == "wanted":
             for channel in list(self._tasks.values()):
                 channel.somebody_waits()
+        elif verb == "log":
+            self.callbacks.run(functools.partial(logs.handle, message["record"]))  # handlers may write files
         elif verb == "hooked":
             self.hooked = True
         elif verb == "farewell" and self.runner is not None:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from klieg import engine as engines
-from klieg import measurements, propagation, session
+from klieg import logs, measurements, propagation, session
 from klieg.concurrency import recording
 from klieg.concurrency.call import Call
 from klieg.concurrency.generators import Stream
@@ -515,6 +515,8 @@ def main(head_socket: socket.socket, ledger: Ledger) -> NoReturn:
         for name in session.settings.worker_imports:
             importlib.import_module(name)
         show_warnings(config["title"])
+        if settings.logging is not None:
+            logs.start_sending(settings.logging, lambda record: engine.head.tell("log", record=record))
         runner = Runner(engine, config)
         engine.runner = runner
         session.worker_host = runner.host

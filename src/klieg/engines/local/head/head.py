@@ -633,6 +633,10 @@ class Head:
         """A worker ends, and leaves what it has recorded for the timeline."""
         self._records.append(message["record"])
 
+    def _on_log(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
+        """A log record of a worker, for the driver's handlers."""
+        self._driver.tell("log", record=message["record"])
+
     def _on_measured(self, client: Client, message: Message, socks: list[socket.socket]) -> None:
         """A worker ends, and leaves what it has counted."""
         self._measured = measurements.added_up([*self._measured, *message["metrics"]])
