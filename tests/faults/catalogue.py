@@ -667,7 +667,7 @@ KINDS: Final = (
         "I13",
         "everything killed at once",
         "nothing is left",
-        "objects/faults: killing everything at once leaves nothing",
+        "objects/faults: killing everything at once leaves no value anywhere",
     ),
     # J
     kind(

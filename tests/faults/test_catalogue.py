@@ -1,6 +1,7 @@
 """The catalogue is complete, its tests exist, and its page is up to date."""
 
 import ast
+import functools
 from collections import Counter
 
 import catalogue
@@ -9,6 +10,7 @@ import pytest
 TESTS = catalogue.ROOT / "tests"
 
 
+@functools.cache
 def names_in(file):
     """The names of the tests in a file, in words."""
     tree = ast.parse((TESTS / file).read_text())

@@ -96,7 +96,7 @@ def test_t16_a_cancellation_is_told_at_once(runtime, gate, journal, capsys):
 
 
 def test_t19_in_the_long_run_nothing_grows_and_nothing_slows_down(runtime, chance, capsys):
-    duration = size(60, 5)
+    duration = size(60, 3)
     crew = [victims.actor_class(victims.KINDS[at % 3], max_restarts=-1).remote() for at in range(4)]
     values, done, resident = [], [0, 0, 0], []
     before, started = leaks.Snapshot.take().descriptors, time.monotonic()
