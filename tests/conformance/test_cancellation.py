@@ -513,3 +513,29 @@ def test_threads_may_cancel_the_same_call_at_once(journal):
     assert_cancelled(ref)
     assert journal.next() == "cancelled in"
     assert journal.unread() == []
+
+
+def test_a_cancelled_task_starts_nothing_more(engine, gate, journal):
+    @klieg.remote
+    def child(journal):
+        journal.note("child")
+
+    @klieg.remote
+    def parent(gate, journal):
+        journal.note("parent")
+        gate.wait()
+        child.remote(journal)
+
+    @klieg.remote(num_cpus=4)
+    def alone():
+        """Runs when nothing else does."""
+
+    ref = parent.remote(gate, journal)
+    assert journal.next() == "parent"
+    klieg.cancel(ref)
+    if engine == "inline":  # where nothing interrupts a task
+        gate.open()
+    with pytest.raises(klieg.exceptions.TaskCancelledError):
+        klieg.get(ref)
+    klieg.get(alone.remote())
+    assert journal.unread() == []

@@ -87,7 +87,7 @@ OUT_OF_SCOPE = "The actor is dead because all handles to it were dropped."
 class InlineCall(Call):
     """A call whose caller is in the same process."""
 
-    __slots__ = ("_claims", "grant", "outgoing", "pending", "release")
+    __slots__ = ("_claims", "grant", "outgoing", "pending", "release", "spreads")
 
     def __init__(self, outgoing: OutgoingCall, engine: InlineEngine, target: Callable[..., Any] | None = None) -> None:
         super().__init__(outgoing.id, engine.process, outgoing.spec, target)
@@ -95,6 +95,8 @@ class InlineCall(Call):
         self.deadline = outgoing.deadline
         self.pending = engine.pending
         self._claims = [True]
+        self.spreads = False
+        """True once it was cancelled together with what it calls."""
         self.release: Callable[[], None] = _never
         """Gives back the resources that a task holds, or no longer waits for them."""
         self.grant: Grant | None = None
@@ -591,6 +593,9 @@ class InlineEngine:
         if enclosing is not None:
             enclosing.adopt(call)
             call.parent = enclosing
+            if isinstance(enclosing, InlineCall) and enclosing.host is self.tasks.host and enclosing.spreads:
+                call.fail(cancelled_error(spec))  # were it a process, an interrupt would not have let it come here
+                return call.futures
         call.deadline = inherited_deadline(spec, enclosing.deadline if enclosing else None)
         if recording.recorder is not None:
             recording.recorder.submitted(call.id, call.parent)
@@ -697,6 +702,7 @@ class InlineEngine:
         inline = self.pending.get(call.id)
         if inline is None:
             return
+        inline.spreads = recursive
         children = list(inline.children) if recursive else []
         if not inline.host.cancel(self.process, call.id, error):
             inline.fail(error)  # it waits for its resources
