@@ -113,6 +113,7 @@ def test_a_sync_method_sees_the_flag_at_its_deadline(journal):
     assert journal.next() == "saw it"
 
 
+@pytest.mark.not_on_ray("the cluster is there before the driver, and its resources are its own")
 def test_a_queued_task_never_starts_after_its_deadline(engine, gate, journal):
     klieg.shutdown()
     klieg.init(engine=engine, num_cpus=1)
