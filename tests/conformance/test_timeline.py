@@ -29,7 +29,8 @@ def inner(gate, journal):
 
 @klieg.remote
 def outer(gate, journal):
-    return klieg.get(inner.remote(gate, journal))
+    ref = inner.remote(gate, journal)
+    return klieg.get(ref)
 
 
 @klieg.remote
@@ -72,7 +73,10 @@ def run(ref, gate, journal):
 
 
 def test_a_call_is_queued_then_runs_and_waits_while_it_runs(gate, journal):
-    events = run(outer.remote(gate, journal), gate, journal)
+    ref = outer.remote(gate, journal)
+    while "return klieg.get(ref)" not in klieg.dump():  # the inner call may be first at its gate
+        pass
+    events = run(ref, gate, journal)
     (queued,), (running,) = spans(events, "queued", "outer"), spans(events, "running", "outer")
     waiting = spans(events, "waiting", "outer")
     assert queued[1] == pytest.approx(running[0], abs=1)
