@@ -46,7 +46,7 @@ LAYERS = [
 ENGINES = ["klieg.engines.inline", "klieg.engines.local", "klieg.engines.ray"]
 
 LATE = {
-    ("klieg.session", "klieg.engines.inline"): "init() chooses the engine; the others are never loaded",
+    ("klieg.session", "klieg.engines.inline.engine"): "init() chooses the engine; the others are never loaded",
     ("klieg.session", "klieg.engines.local.driver"): "init() chooses the engine; this one needs Linux",
     ("klieg.session", "klieg.engines.ray.cluster"): "init() chooses the engine; this one needs Ray",
     ("klieg.cli.doctor", "klieg.engines.local.health"): "checks what the local engine needs; this needs Linux",

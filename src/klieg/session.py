@@ -63,7 +63,7 @@ def start(engine_name: str, resources: Mapping[str, float], namespace: str | Non
 
 def _make(name: str, resources: Mapping[str, float], namespace: str, given: Settings) -> Engine:
     if name == "inline":
-        from klieg.engines.inline import InlineEngine  # an engine is imported by those who use it
+        from klieg.engines.inline.engine import InlineEngine  # an engine is imported by those who use it
 
         return InlineEngine(resources, namespace, given)
     if name == "local":

@@ -8,8 +8,6 @@ shared, module globals are too, and a call that never ends can be abandoned but 
 from __future__ import annotations
 
 import asyncio
-import functools
-import logging
 import os
 import shlex
 import sys
@@ -23,35 +21,31 @@ from typing import Any
 
 from klieg import measurements, session
 from klieg.concurrency import recording
-from klieg.concurrency.call import CURRENT, Call
-from klieg.concurrency.generators import Stream
-from klieg.concurrency.host import Host, limits_of, mode_of
+from klieg.concurrency.call import CURRENT
+from klieg.concurrency.host import Host
 from klieg.concurrency.snapshot import RUNNERS, snapshot_of
 from klieg.concurrency.stacks import thread_stacks
 from klieg.concurrency.waits import Facts, late, waits_of
-from klieg.concurrency.watchdog import Watchdog
-from klieg.engines import failures, serialization, tables, task_table
+from klieg.engines import serialization, tables, task_table
 from klieg.engines.callbacks import Callbacks
-from klieg.engines.calls import Channel, OutgoingCall, StreamFuture, cancelled_error
+from klieg.engines.calls import OutgoingCall, StreamFuture, cancelled_error
 from klieg.engines.deadlines import Deadlines, inherited_deadline
+from klieg.engines.inline.actors import KILLED, InlineActor
+from klieg.engines.inline.call import STOP_GRACE, InlineCall, nothing
+from klieg.engines.inline.tasks import InlineAsyncTasks, InlineTasks
 from klieg.engines.inventory import MOST, inventory, known_here
-from klieg.engines.loops import new_loop
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.outgoing import outgoing
 from klieg.engines.placement_groups import PlacementGroups, ready_outcome
 from klieg.engines.recorded import recorded
-from klieg.engines.returns import split_returns
 from klieg.engines.scheduler import Grant, Scheduler
 from klieg.engines.serialization import Named
 from klieg.engines.timers import Timers
-from klieg.engines.unpicklable import explain_value
 from klieg.engines.unread import report_unread
 from klieg.exceptions import (
     ActorAlreadyExistsError,
-    ActorDiedError,
     ActorHandleNotFoundError,
     ActorPlacementGroupRemoved,
-    ActorUnavailableError,
     ActorUnschedulableError,
     DeadlineExceededError,
     KliegError,
@@ -62,477 +56,21 @@ from klieg.exceptions import (
     TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
-from klieg.ids import NODE_ID, ActorID, id_maker, new_process_number
+from klieg.ids import NODE_ID, id_maker, new_process_number
 from klieg.machine import gpu_names
-from klieg.outcome import UNREAD, Error, Value
+from klieg.outcome import UNREAD, Value
 from klieg.placement import Placement
 from klieg.runtime_env import RuntimeEnv
 from klieg.settings import Settings
 from klieg.task import ActorSpec, ClassInfo, FunctionSpec, TaskSpec
 
-STOP_GRACE = 1.0
-"""Seconds that calls under way get to end at shutdown before their threads are abandoned."""
-
 DEAD_KEPT = 1000
 """Dead actors that tables still show."""
 
-NO_LIMIT = 1 << 30
-
-logger = logging.getLogger("klieg")
-
-KILLED = "The actor is dead because it was killed by `klieg.kill`."
 OUT_OF_SCOPE = "The actor is dead because all handles to it were dropped."
-
-
-class InlineCall(Call):
-    """A call whose caller is in the same process."""
-
-    __slots__ = ("_claims", "grant", "outgoing", "pending", "release", "spreads")
-
-    def __init__(self, outgoing: OutgoingCall, engine: InlineEngine, target: Callable[..., Any] | None = None) -> None:
-        super().__init__(outgoing.id, engine.process, outgoing.spec, target)
-        self.outgoing = outgoing
-        self.deadline = outgoing.deadline
-        self.pending = engine.pending
-        self._claims = [True]
-        self.spreads = False
-        """True once it was cancelled together with what it calls."""
-        self.release: Callable[[], None] = _never
-        """Gives back the resources that a task holds, or no longer waits for them."""
-        self.grant: Grant | None = None
-        """The resources that a task holds."""
-
-    @property
-    def gpus(self) -> list[str]:
-        return super().gpus if self.grant is None else self.grant.gpus
-
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return serialization.loads_arguments(self.outgoing.payload, self.outgoing.values())
-
-    def succeed(self, value: Any) -> None:
-        try:
-            payloads = split_returns(value, self.spec)
-        except BaseException as error:
-            self.fail(error)
-            return
-        if not self.claim():
-            return
-        self.let_go()
-        if len(payloads) == 1:
-            self.outgoing.resolve(Value(payloads[0]))
-        else:
-            self.outgoing.resolve_each(payloads)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.claim():
-            return
-        failure = failures.dumps(error, self.spec.name)
-        self.let_go()
-        if self.outgoing.takes_another_try(failure):
-            self.outgoing.channel.send(self.outgoing)
-        else:
-            self.outgoing.resolve(Error(failure))
-
-    def let_go(self) -> None:
-        """Give back what the call holds, and forget how: that function refers to the call."""
-        release, self.release = self.release, _never
-        release()
-
-    def claim(self) -> bool:
-        """True once: a call is ended by its executor, by `kill` or by `shutdown`, whoever comes first."""
-        try:
-            self._claims.pop()
-        except IndexError:
-            return False
-        self.pending.pop(self.id, None)
-        return True
-
-    def open_stream(self) -> Stream:
-        future = self.outgoing.futures[0]
-        assert isinstance(future, StreamFuture)
-        self.stream = stream = Stream(self._emit, self.spec.backpressure)
-        future.grant = lambda taken: stream.close() if taken < 0 else stream.grant(taken)
-        stream.grant(future.taken)
-        if future.closed:
-            stream.close()
-        return stream
-
-    def _emit(self, index: int, item: Any) -> None:
-        try:
-            payload = serialization.dumps(item)
-        except Exception as error:
-            raise explain_value(error, f"item {index} of {self.spec.name}()", item) from error
-        future = self.outgoing.futures[0]
-        assert isinstance(future, StreamFuture)
-        future.arrive(index, Value(payload))
-
-
-class InlineActor(Channel):
-    """An actor in this process, and the channel to it."""
-
-    @property
-    def target(self) -> str:  # type: ignore[override]  # read-only here
-        return f"Actor({self.spec.info.name}, {ActorID.from_int(self.id).hex()})"
-
-    def __init__(self, engine: InlineEngine, number: int, spec: ActorSpec) -> None:
-        options, info = spec.options, spec.info
-        self.mode = mode_of(info.is_async, options.max_concurrency, info.groups)
-        super().__init__(self.mode == "plain", options.max_pending_calls, options.on_full)
-        self.engine = engine
-        self.id = number
-        self.spec = spec
-        call = CURRENT.get()
-        self.parent = call.host if call is not None and options.lifetime != "detached" else None
-        """The host of the actor that created this one, and that it ends with."""
-        self.limits = limits_of(info.is_async, options.max_concurrency, info.groups)
-        self.restarts_left = options.max_restarts
-        """-1: without end."""
-        self.restarts = 0
-        self.death: str | None = None
-        self.init_failed = False
-        self.grant: Grant | None = None
-        """The resources that the actor holds, from one life to the next."""
-        self._in_line = False
-        """True once it has asked for them."""
-        self._creation: OutgoingCall | None = None
-        """What its constructor was called with, as long as it may be called again."""
-        self._constructor: InlineCall | None = None
-        session.capturing = session.capturing or options.placement.captures
-        self.life = Life(self)
-        self.host = self.life.host
-
-    def construct(self, call: OutgoingCall) -> None:
-        """Run the constructor once its arguments are there; calls that come before wait in the mailbox."""
-        if self.restarts_left:
-            self._creation = call
-        inline = InlineCall(call, self.engine)
-        inline.host = self.host
-        self.engine.pending[call.id] = inline
-        call.futures[0].add_callback(self._constructed)
-        if call.when_ready(lambda _: self._begin(call, inline)):
-            self._begin(call, inline)
-
-    def _begin(self, call: OutgoingCall, inline: InlineCall) -> None:
-        error = call.failed_dependency()
-        if error is not None:
-            error.unread = False
-            inline.fail(failures.loads(error.payload))
-            return
-        with self.engine.lock:
-            if inline.host is not self.host:
-                return  # it was restarted before the arguments of this constructor were there
-            self._constructor = inline
-            is_ready, asks, self._in_line = self.grant is not None, not self._in_line, True
-        if is_ready:
-            self._run_constructor(inline)
-        elif asks:
-            self.engine.request(self.host.placement, self, caller=self.id)
-
-    def start(self, grant: Grant) -> None:
-        """The actor has its resources: its constructor may run, unless the actor is dead already."""
-        with self.engine.lock:
-            self.grant = grant
-            is_dead = self.death is not None
-            constructor = self._constructor
-        if is_dead or constructor is None:
-            self.engine.give_back(self)
-        else:
-            self._run_constructor(constructor)
-
-    def _run_constructor(self, inline: InlineCall) -> None:
-        assert self.grant is not None
-        inline.host.gpus = self.grant.gpus
-        inline.host.construct(lambda: self.spec.cls, inline)
-
-    def _constructed(self, future: ObjectFuture) -> None:
-        if isinstance(future.outcome, Error):
-            future.outcome.unread = False
-            self.init_failed = True
-            error = failures.loads(future.outcome.payload)
-            self.die(f"The actor {self.spec.info.name} died because its constructor failed:\n{error}")
-
-    def send(self, call: OutgoingCall) -> None:
-        host = self.host
-        inline = InlineCall(call, self.engine, host.special(call.spec.method))
-        inline.host = host
-        self.engine.pending[call.id] = inline
-        if self.death is not None:
-            inline.fail(self.died())
-        elif host is self.host:
-            host.deliver(inline)
-        else:  # it was restarted meanwhile
-            self._carry_over(inline, KILLED)
-
-    def died(self) -> ActorDiedError:
-        return ActorDiedError(self.death or "", f"{self.id:032x}", self.init_failed)
-
-    def die(self, reason: str) -> None:
-        """End the actor now: what runs is abandoned, everything unfinished fails."""
-        if self.death is None:
-            self.death = reason
-            self.engine.forget(self)
-            for call in self._unfinished(self.host):
-                call.fail(self.died())
-            self.host.exit(reason)
-            self.fail_held(self.died)
-            self.life.stop()
-
-    def restart(self, reason: str) -> bool:
-        """End this life as `die` does and begin the next one, with a fresh state; False if there is none left."""
-        with self.engine.lock:
-            if self.death is not None or not self.restarts_left:
-                return False
-            self.restarts_left -= self.restarts_left > 0
-            self.restarts += 1
-            old, self.life = self.life, Life(self, restarted=True)
-            self.host = self.life.host
-        self.engine.end_children(old.host)
-        for call in self._unfinished(old.host):
-            self._carry_over(call, reason)
-        old.host.exit(reason)
-        old.stop()
-        creation = self._creation
-        assert creation is not None
-        self.construct(self.engine.again(creation))
-        return True
-
-    def _unfinished(self, host: Host) -> list[InlineCall]:
-        return [call for call in list(self.engine.pending.values()) if call.host is host]
-
-    def _carry_over(self, inline: InlineCall, reason: str) -> None:
-        """A call was in the hands of the life that has ended: make it again if its options say so."""
-        call = inline.outgoing
-        if not inline.claim() or call.channel is None:  # the constructor's: another one is called in its place
-            return
-        inline.let_go()
-        if inline.cancelled is not None:
-            call.fail(inline.cancelled)
-        elif call.retries:
-            call.retries -= call.retries > 0
-            self.send(call)
-        else:
-            name = self.spec.info.name
-            call.fail(ActorUnavailableError(f"The actor {name} is being restarted: {reason}", f"{self.id:032x}"))
-
-    def left(self, reason: str) -> None:
-        """It was told to leave and has nothing left to run."""
-        if self.death is None:
-            self.death = reason
-            self.engine.forget(self)
-            self.fail_held(self.died)
-
-    def resize(self, limits: Mapping[str, int]) -> None:
-        """Change limits, for the lives to come, too."""
-        self.host.resize(limits)
-        self.limits = {**self.limits, **limits}
-
-
-class Life:
-    """One life of an actor: its host, and the thread that runs its calls or its loop."""
-
-    def __init__(self, actor: InlineActor, restarted: bool = False) -> None:
-        engine, info = actor.engine, actor.spec.info
-        self._actor = actor
-        self.killed = False
-        """True if it was ended by `kill`, which runs no hooks."""
-        self._bell = threading.Semaphore(0)
-        self.host = Host(
-            info.name,
-            actor.mode,
-            actor.limits,
-            wait=self._bell.acquire,
-            look=_never,
-            wake=self._bell.release,
-            start_thread=engine.start_thread,
-            on_exit=self._on_exit,
-            loop=new_loop() if actor.mode == "async" else None,
-            own_loops=info.own_loops,
-            new_loop=new_loop,
-        )
-        self._running_loop = self.host.loop
-        self.host.token = ActorToken(actor.id, actor, None)
-        self.host.info = info
-        self.host.actor_name = actor.spec.options.name or ""
-        self.host.placement = actor.spec.options.placement
-        self.host.restarted = restarted
-        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds(), engine.ask_waits)
-        engine.start_thread(self._run_loop if self.host.loop else self._run_main, f"klieg {info.name}")
-
-    def _on_exit(self, reason: str) -> None:
-        """The host was told to leave and has nothing left to run."""
-        if self._actor.life is self:
-            self._actor.left(reason)
-        self.stop()
-
-    def stop(self) -> None:
-        self.host.main.stop()
-        self.host.pool.stop()
-        self.host.own_loops.stop()
-        loop, self._running_loop = self._running_loop, None
-        if loop is not None:  # once: a second stop would end the loop's own clearing up
-            loop.stop()
-
-    def _run_main(self) -> None:
-        self.host.main.run()
-        self._say_farewell()
-
-    def _run_loop(self) -> None:
-        assert self.host.loop is not None
-        self.host.loop.run(STOP_GRACE, self._say_farewell)
-        self.host.instance = None
-
-    def _say_farewell(self) -> None:
-        if not self.killed:
-            self.host.say_farewell(STOP_GRACE)
-        self.host.instance = None  # here, on the thread that has made it, and not when the collector comes by
-
-
-class InlineTasks(Channel):
-    """Tasks that are no coroutines: each takes its resources, runs on a pool thread and gives them back."""
-
-    target = "a worker"
-
-    def __init__(self, engine: InlineEngine) -> None:
-        super().__init__(strict=False)
-        self.engine = engine
-        self.host = Host(
-            "task",
-            "threaded",
-            {"default": NO_LIMIT},
-            wait=_never,
-            look=_never,
-            wake=_never,
-            start_thread=engine.start_thread,
-            on_exit=lambda reason: None,
-            runs_tasks=True,
-        )
-        self.host.open(None)
-
-    def send(self, call: OutgoingCall) -> None:
-        function = call.spec.function
-        assert function is not None
-        engine = self.engine
-        inline = engine.task_call(call, function, self.host)
-        if inline is None:
-            return
-        inline.release = functools.partial(self._release, inline)
-        engine.request(function.placement, inline, _host_of_caller(call), short=True)
-
-    def start(self, call: InlineCall, grant: Grant) -> None:
-        """The task has its resources: it may run, unless it has ended meanwhile."""
-        with self.engine.lock:
-            call.grant = grant
-            has_ended = self.engine.pending.get(call.id) is not call
-        if has_ended:
-            self.engine.give_back(call)
-        else:
-            self.host.deliver(call)
-
-    def _release(self, call: InlineCall) -> None:
-        with self.engine.lock:
-            if call.grant is None:
-                self.engine.withdraw(call)
-                return
-        self.engine.give_back(call)
-
-
-class InlineAsyncTasks(Channel):
-    """The calls of one `async def` task: so many at a time on one loop, which holds resources while it has any."""
-
-    def __init__(self, engine: InlineEngine, function: FunctionSpec) -> None:
-        super().__init__(strict=False)
-        self.engine = engine
-        self.function = function
-        self.grant: Grant | None = None
-        self._asked = False
-        """True while it stands in line for its resources, or they are on their way."""
-        self._calls: set[InlineCall] = set()
-        """Those without an outcome."""
-        self._waiting: list[InlineCall] = []
-        """Those that start when the resources are there."""
-        self.host = Host(
-            function.name,
-            "async",
-            {"default": function.max_concurrency},
-            wait=_never,
-            look=_never,
-            wake=_never,
-            start_thread=engine.start_thread,
-            on_exit=lambda reason: None,
-            loop=new_loop(),
-            runs_tasks=True,
-        )
-        self.host.open(None)
-        Watchdog(self.host, engine.call_at, logger.warning, engine.settings.thresholds(), engine.ask_waits)
-        engine.start_thread(self._run_loop, f"klieg {function.name}")
-
-    def send(self, call: OutgoingCall) -> None:
-        inline = self.engine.task_call(call, self.function, self.host)
-        if inline is None:
-            return
-        inline.release = functools.partial(self._release, inline)
-        with self.engine.lock:
-            self._calls.add(inline)
-            is_ready = self.grant is not None
-            asks = not is_ready and not self._asked
-            if not is_ready:
-                self._waiting.append(inline)
-                self._asked = True
-        if is_ready:
-            self.host.deliver(inline)
-        elif asks:
-            self.engine.request(self.function.placement, self, _host_of_caller(call), short=True)
-
-    def start(self, grant: Grant) -> None:
-        """The resources are there: start what waits for them, unless it has all ended meanwhile."""
-        with self.engine.lock:
-            self._asked = False
-            waiting, self._waiting = self._waiting, []
-            is_wanted = bool(self._calls)
-            if is_wanted:
-                self.grant, self.host.gpus = grant, grant.gpus
-        if not is_wanted:
-            self.engine.free(grant)
-        for call in waiting:
-            if self.engine.pending.get(call.id) is call:
-                self.host.deliver(call)
-
-    def _release(self, call: InlineCall) -> None:
-        """A call has ended. The last one gives the resources back, or the place in the line."""
-        with self.engine.lock:
-            self._calls.discard(call)
-            if self._calls:
-                return
-            grant, self.grant = self.grant, None
-            if grant is None and self.engine.withdraw(self):
-                self._asked = False
-        if grant is not None:
-            self.engine.free(grant)
-
-    def fail_all(self, error: KliegError) -> None:
-        for call in list(self._calls):
-            call.fail(error)
-
-    def stop(self, reason: str) -> None:
-        self.host.exit(reason)
-        assert self.host.loop is not None
-        self.host.loop.stop()
-
-    def _run_loop(self) -> None:
-        assert self.host.loop is not None
-        self.host.loop.run(STOP_GRACE, _never)
-
 
 Holder = InlineCall | InlineActor | InlineAsyncTasks
 """Who stands in line for resources, and holds them then."""
-
-
-def _host_of_caller(call: OutgoingCall) -> Hashable:
-    return call.parent.host if call.parent is not None else None
-
-
-def _never(*_: object) -> None:
-    return
 
 
 def _refuse_environment(environment: Mapping[str, Any]) -> None:
@@ -867,7 +405,7 @@ class InlineEngine:
         for channel in self._async_tasks:
             channel.stop("`klieg.shutdown()` was called.")
         self.callbacks.stop(STOP_GRACE)
-        UNREAD.ring = _never
+        UNREAD.ring = nothing
         self._dropped.put(None)
         self._join_threads()
 

@@ -1,0 +1,4 @@
+"""Everything in this process: for tests, debuggers and notebooks.
+
+engine → actors / tasks → call → (concurrency/)
+"""
