@@ -171,7 +171,7 @@ class Careful(victims.Plain):
 @pytest.mark.chaos
 def test_a_worker_that_its_caller_sends_mutated_frames_harms_nobody_else(runtime, chance):
     neighbour = victims.actor_class("plain").remote()
-    for turn in range(size(300, 6)):
+    for turn in range(size(100, 6)):
         victim = klieg.remote(Careful).remote()
         klieg.get(victim.ping.remote(), timeout=20)
         peer = victim._token.channel.peer
