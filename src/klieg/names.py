@@ -31,7 +31,7 @@ MEANING: Final = {
     State.ACCEPTED: "it may be written and has no effect on one machine",
     State.CLUSTER: "it has a meaning on a cluster only: using it raises NeedsRayEngineError",
     State.ABSENT: "klieg has no such name; the note says what to use instead, if anything",
-    State.LATER: "it will be there in the first release and is not yet",
+    State.LATER: "it is wanted, and not there yet",
 }
 
 
