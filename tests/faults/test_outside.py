@@ -1,6 +1,7 @@
 """K, M, N, T: clocks that jump, a GIL that is held, a busy machine, restarts that fail, and very many calls."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -156,6 +157,12 @@ def test_a_kill_in_any_state_is_the_end(runtime, state):
         klieg.get(actor.ping.remote(), timeout=20)
 
 
+def lets_in(path):
+    with contextlib.suppress(visit.VisitError):
+        return visit.ask(path, {"want": "about"})["pid"] == os.getpid()
+    return False
+
+
 def test_a_thousand_connects_and_drops_at_the_door_cost_nothing(runtime):
     assert gates.soon(lambda: any(about["pid"] == os.getpid() for _, about in visit.running()))
     path, about = visit.choose(os.getpid())
@@ -163,7 +170,7 @@ def test_a_thousand_connects_and_drops_at_the_door_cost_nothing(runtime):
     for _ in range(1000):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             rundir.connect(sock, path)
-    assert visit.ask(path, {"want": "about"})["pid"] == os.getpid()
+    assert gates.soon(lambda: lets_in(path))  # once those who hung up are not taken for visitors any more
     assert gates.soon(lambda: len(os.listdir(f"/proc/{about['head_pid']}/fd")) <= before + 1)
 
 
