@@ -268,8 +268,8 @@ def test_a_task_asleep_is_interrupted(journal):
 def test_a_task_that_swallows_the_interrupt_returns_its_value(journal):
     @klieg.remote
     def stubborn(journal):
-        journal.note("in")
         try:
+            journal.note("in")
             time.sleep(20)
         except KeyboardInterrupt:
             return "swallowed"
