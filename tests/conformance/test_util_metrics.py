@@ -28,19 +28,20 @@ def exported(*lines):
 
 
 def test_counters_and_histograms_of_all_processes_are_added_up():
-    requests = metrics.Counter("requests", 'those that\n"came"', tag_keys=("path",))
-    seconds = metrics.Histogram("seconds", boundaries=[0.1, 1, 5])
-    depth = metrics.Gauge("depth")
+    # Names of their own: what a name is for stays known in the process, whoever has declared it first.
+    requests = metrics.Counter("visits", 'those that\n"came"', tag_keys=("path",))
+    seconds = metrics.Histogram("visit_seconds", boundaries=[0.1, 1, 5])
+    depth = metrics.Gauge("visit_depth")
     workers = [Worker.remote(requests, seconds, depth) for _ in range(2)]
     klieg.get([worker.work.remote("/") for worker in workers])
     requests.inc(tags={"path": "/a"})
     text = metrics.export()
     lines = text.splitlines()
-    assert r"# HELP requests those that\n\"came\"" in lines
-    assert {"# TYPE requests counter", 'requests{path="/"} 4', 'requests{path="/a"} 1'} <= set(lines)
-    assert {'seconds_bucket{le="0.1"} 0', 'seconds_bucket{le="1"} 2', 'seconds_bucket{le="+Inf"} 4'} <= set(lines)
-    assert {"seconds_sum 15", "seconds_count 4"} <= set(lines)
-    assert any(line.startswith('depth{pid="') and line.endswith(" 3") for line in lines)
+    assert r"# HELP visits those that\n\"came\"" in lines
+    assert {"# TYPE visits counter", 'visits{path="/"} 4', 'visits{path="/a"} 1'} <= set(lines)
+    assert {'visit_seconds_bucket{le="0.1"} 0', 'visit_seconds_bucket{le="1"} 2', 'visit_seconds_bucket{le="+Inf"} 4'} <= set(lines)
+    assert {"visit_seconds_sum 15", "visit_seconds_count 4"} <= set(lines)
+    assert any(line.startswith('visit_depth{pid="') and line.endswith(" 3") for line in lines)
 
 
 @pytest.mark.needs_process("inline there is one process")
