@@ -39,7 +39,11 @@ def test_counters_and_histograms_of_all_processes_are_added_up():
     lines = text.splitlines()
     assert r"# HELP visits those that\n\"came\"" in lines
     assert {"# TYPE visits counter", 'visits{path="/"} 4', 'visits{path="/a"} 1'} <= set(lines)
-    assert {'visit_seconds_bucket{le="0.1"} 0', 'visit_seconds_bucket{le="1"} 2', 'visit_seconds_bucket{le="+Inf"} 4'} <= set(lines)
+    assert {
+        'visit_seconds_bucket{le="0.1"} 0',
+        'visit_seconds_bucket{le="1"} 2',
+        'visit_seconds_bucket{le="+Inf"} 4',
+    } <= set(lines)
     assert {"visit_seconds_sum 15", "visit_seconds_count 4"} <= set(lines)
     assert any(line.startswith('visit_depth{pid="') and line.endswith(" 3") for line in lines)
 
