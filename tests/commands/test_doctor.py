@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -65,13 +64,23 @@ def test_a_folder_that_a_killed_run_has_left_is_named_and_removed_on_request(tmp
 
 
 def test_processes_of_a_run_that_does_not_answer_are_named_and_those_of_one_that_does_are_not(live):
-    with subprocess.Popen(["sleep", "60"], env={**os.environ, "KLIEG_RUN_ID": "left"}) as left:
-        assert gates.soon(lambda: b"sleep" in Path(f"/proc/{left.pid}/cmdline").read_bytes())
+    # A shell stands for whoever adopts orphans.
+    shell = ["sh", "-c", "KLIEG_RUN_ID=left sleep 60 & echo $!; read line; kill -9 $!"]
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as adopter:
+        left = adopter.stdout.readline().strip()
         found = findings()["left processes"]
-        left.send_signal(signal.SIGKILL)
-    assert str(left.pid) in found["found"].split()
+        adopter.communicate("\n")
+    assert left in found["found"].split()
     assert f"kill -9 {found['found']}" in found["remedy"]
     assert str(live.pid) not in found["found"].split()
+
+
+def test_processes_whose_program_lives_are_not_named_though_nobody_answers():
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "KLIEG_RUN_ID": "elsewhere"}) as process:
+        assert gates.soon(lambda: b"sleep" in Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        found = findings()["left processes"]
+        process.kill()
+    assert str(process.pid) not in found["found"].split()
 
 
 @pytest.mark.parametrize("directory", ["/nonexistent", "{}"])

@@ -161,7 +161,28 @@ def _unanswered() -> set[int]:
     for pid in _pids():
         if name := _run_of(pid):
             runs[name].add(pid)
-    return {pid for pids in runs.values() if not answering & pids for pid in pids}
+    return {pid for pids in runs.values() if not answering & pids and not _has_driver(pids) for pid in pids}
+
+
+def _has_driver(pids: set[int]) -> bool:
+    """True if the program that has started these still lives: it may keep its door where we do not look.
+
+    Without it, whoever adopts orphans is their parent, and that is no Python program."""
+    return any(_is_python(parent) for parent in {_parent_of(pid) for pid in pids} - pids)
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # gone meanwhile
+        return 0
+
+
+def _is_python(pid: int) -> bool:
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("python")
+    except OSError:
+        return False
 
 
 def _pids() -> list[int]:
