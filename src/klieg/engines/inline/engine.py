@@ -411,8 +411,8 @@ class InlineEngine:
 
     def start_thread(self, run: Callable[[], None], name: str) -> threading.Thread:
         thread = threading.Thread(target=run, name=name, daemon=True)
-        self._threads.add(thread)
         thread.start()
+        self._threads.add(thread)  # not before: a shutdown on another thread would join what has not started
         return thread
 
     def forget(self, actor: InlineActor) -> None:
