@@ -412,7 +412,8 @@ class InlineEngine:
     def start_thread(self, run: Callable[[], None], name: str) -> threading.Thread:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
-        self._threads.add(thread)  # not before: a shutdown on another thread would join what has not started
+        with self.lock:
+            self._threads.add(thread)  # not before: a shutdown on another thread would join what has not started
         return thread
 
     def forget(self, actor: InlineActor) -> None:
@@ -584,7 +585,9 @@ class InlineEngine:
 
     def _join_threads(self) -> None:
         deadline = deadline_of(STOP_GRACE)
-        for thread in list(self._threads):
+        with self.lock:
+            threads = list(self._threads)
+        for thread in threads:
             if thread is not threading.current_thread():
                 left = max(0.0, (deadline or 0) - time.monotonic())
                 thread.join(left)
