@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import pytest
 
+from klieg.engines.local.loops import LeadingLoop
 from klieg.engines.local.patience import CROWDED, HOLD, LONGEST_HOLD, SPIN, Patience
 
 
@@ -78,3 +82,31 @@ def test_a_time_to_look_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setenv("KLIEG_POLL_SECONDS", "a moment")
     with pytest.raises(ValueError, match="KLIEG_POLL_SECONDS"):
         Patience()
+
+
+def test_a_users_loop_counts_the_looks_that_pay(monkeypatch):
+    paid = []
+    monkeypatch.setattr(Patience, "found", lambda self, since, now: paid.append(now))
+    monkeypatch.setenv("KLIEG_POLL_SECONDS", "5")
+    readable, writable = os.pipe()
+
+    class Busy:
+        """Stands for a reactor to which something has come at every look."""
+
+        dirty = ()
+
+        def fileno(self):
+            return readable
+
+        def poll(self):
+            return True
+
+    loop = asyncio.new_event_loop()
+    leading = LeadingLoop(Busy(), loop)
+    loop.call_soon(leading.expect, loop)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    leading.detach()
+    loop.close()
+    os.close(readable)
+    os.close(writable)
+    assert paid

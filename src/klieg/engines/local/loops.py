@@ -55,6 +55,8 @@ class LeadingLoop:
             self._expecting = False
             self._until = self._patience.begin(now)
         if self._reactor.poll():
+            if now < self._until:
+                self._patience.found(now, now)  # what the loop's other tasks took in between is not the core's fault
             self._until = self._patience.begin(now)
         elif now >= self._until:
             self._looking = False
