@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from klieg.engines import failures
 from klieg.engines.scheduler import Grant, PlacementGroup, Scheduler
-from klieg.exceptions import TaskPlacementGroupRemoved, TaskUnschedulableError
+from klieg.exceptions import SystemError_, TaskPlacementGroupRemoved, TaskUnschedulableError
 from klieg.outcome import Error, Outcome, Serialized, Value
 from klieg.placement import Place
 
@@ -18,6 +18,14 @@ REMOVED_KEPT: Final = 1000
 
 Answer = Mapping[str, Any]
 """{"removed": True}, or {"impossible": why it can never be placed, "" if it is placed}."""
+
+
+def made(answer: Answer, name: str) -> str:
+    """Why the new group can never be placed, empty if it can; SystemError_ if its name is taken."""
+    if "taken" in answer:
+        raise SystemError_(f"The name {name!r} is taken by another placement group.")
+    impossible: str = answer["impossible"]
+    return impossible
 
 
 def ready_outcome(answer: Answer, payload: Serialized) -> Outcome:

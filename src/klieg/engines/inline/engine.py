@@ -36,7 +36,7 @@ from klieg.engines.inline.tasks import InlineAsyncTasks, InlineTasks
 from klieg.engines.inventory import MOST, inventory, known_here
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready, block_by_callbacks, deadline_of
 from klieg.engines.outgoing import outgoing
-from klieg.engines.placement_groups import PlacementGroups, ready_outcome
+from klieg.engines.placement_groups import PlacementGroups, made, ready_outcome
 from klieg.engines.recorded import recorded
 from klieg.engines.scheduler import Grant, Scheduler
 from klieg.engines.serialization import Named
@@ -52,7 +52,6 @@ from klieg.exceptions import (
     ObjectLostError,
     RuntimeEnvSetupError,
     RuntimeShutdownError,
-    SystemError_,
     TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
@@ -316,10 +315,7 @@ class InlineEngine:
         self._check_open()
         with self.lock:
             answer = self._groups.create(group, facts, None)
-        if "taken" in answer:
-            raise SystemError_(f"The name {facts['name']!r} is taken by another placement group.")
-        impossible: str = answer["impossible"]
-        return impossible
+        return made(answer, facts["name"])
 
     def placement_group_ready(self, group: int, value: Any) -> ObjectFuture:
         self._check_open()

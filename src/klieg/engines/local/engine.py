@@ -48,7 +48,7 @@ from klieg.engines.local.store.ledger import Account
 from klieg.engines.local.store.segment import Block, Segment, StoredBuffer
 from klieg.engines.local.store.store import Store
 from klieg.engines.objects import ActorToken, ObjectFuture, PutFuture, Ready
-from klieg.engines.placement_groups import ready_outcome
+from klieg.engines.placement_groups import made, ready_outcome
 from klieg.engines.serialization import Named
 from klieg.engines.surroundings import resolve
 from klieg.engines.unread import report_unread
@@ -374,10 +374,7 @@ class LocalEngine:
     def create_placement_group(self, group: int, facts: Mapping[str, Any]) -> str:
         self._check_usable()
         answer = self._ask("group", want="create", group=group, **facts)
-        if "taken" in answer:
-            raise SystemError_(f"The name {facts['name']!r} is taken by another placement group.")
-        impossible: str = answer["impossible"]
-        return impossible
+        return made(answer, facts["name"])
 
     def placement_group_ready(self, group: int, value: Any) -> ObjectFuture:
         self._check_usable()
